@@ -1,0 +1,1 @@
+"""The pipeline: Dagster definitions over influcoder_lib. No numerics live here."""

@@ -1,0 +1,1 @@
+"""From embeddings to decisions: search, scores, rules and their reasons."""

@@ -1,0 +1,1 @@
+"""What an influence encoder has to beat, each predictor behind one interface."""

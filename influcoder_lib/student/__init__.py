@@ -1,0 +1,1 @@
+"""The student: a text encoder whose cosine follows the teacher's influence."""
