@@ -1,0 +1,46 @@
+# Every target is a line or two that a person could type. Start with `make demo`.
+
+PYTHON ?= python3
+VENV := .venv/bin
+
+.PHONY: help demo ui test lint lock
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo   run the whole pipeline on the packaged models and text"
+	@echo "make ui     open the Dagster UI on the same home"
+	@echo "make test   run the tests"
+	@echo "make lint   run ruff, mypy and import-linter"
+	@echo "make lock   write requirements.lock again from pyproject.toml"
+
+# The stamp is written last, so an interrupted installation starts again.
+.venv/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else f"Influcoder needs Python 3.11 or newer; $(PYTHON) is {v[0]}.{v[1]}. Name another one: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	awk '/^[a-z]/ {uv = /^uv==/} uv' requirements.lock > .venv/uv.txt
+	$(VENV)/pip install --quiet --disable-pip-version-check --require-hashes -r .venv/uv.txt
+	$(VENV)/uv pip sync --python $(VENV)/python --require-hashes requirements.lock
+	$(VENV)/uv pip install --python $(VENV)/python --offline --no-deps --no-build-isolation -e .
+	touch .venv/.installed
+
+.PHONY: .venv
+.venv: .venv/.installed
+
+demo: .venv/.installed
+	$(VENV)/influcoder demo
+
+ui: .venv/.installed
+	$(VENV)/influcoder ui
+
+test: .venv/.installed
+	$(VENV)/python -m pytest
+
+lint: .venv/.installed
+	$(VENV)/ruff check
+	$(VENV)/ruff format --check
+	$(VENV)/mypy
+	$(VENV)/lint-imports
+
+# Pins that are in the lock already stay; `uv pip compile --upgrade ...` moves them.
+lock: .venv/.installed
+	$(VENV)/uv pip compile pyproject.toml --group demo --group dev --universal --generate-hashes --python-version 3.11 --no-emit-index-url -o requirements.lock

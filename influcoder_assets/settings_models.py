@@ -1,0 +1,196 @@
+"""Settings of the two models, and of the distillation that connects them."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
+
+from influcoder_assets.settings_base import HomePath, Section, Seed, Text
+from influcoder_assets.settings_errors import rejected
+
+
+class FreshAdapter(Section):
+    """A new, seeded LoRA adapter."""
+
+    source: Literal["fresh"] = Field(
+        default="fresh",
+        description="fresh: a new, seeded LoRA adapter; peft: an adapter that was trained.",
+        json_schema_extra={"allowed": "one of: fresh, peft"},
+    )
+    rank: int = Field(default=16, ge=1, le=1024, description="Rank of the adapter.")
+    seed: Seed = Field(default=0, description="Seed of the adapter's random weights.")
+
+
+class PeftAdapter(Section):
+    """A LoRA adapter that the user has trained with PEFT."""
+
+    source: Literal["peft"] = Field(
+        description="fresh: a new, seeded LoRA adapter; peft: an adapter that was trained.",
+        json_schema_extra={"allowed": "one of: fresh, peft"},
+    )
+    path: HomePath = Field(description="Folder of a LoRA adapter saved by PEFT.")
+
+
+def adapter_kind(value: Any) -> Any:
+    """Which adapter a mapping describes; without a source it is a fresh one."""
+    if isinstance(value, dict):
+        return value.get("source", "fresh")
+    return getattr(value, "source", None)
+
+
+AdapterSettings = Annotated[
+    Annotated[FreshAdapter, Tag("fresh")] | Annotated[PeftAdapter, Tag("peft")],
+    Discriminator(adapter_kind),
+]
+
+
+class SketchSettings(Section):
+    """The CountSketch that compresses a gradient."""
+
+    dimensions: int = Field(
+        default=8192,
+        ge=64,
+        le=2**20,
+        description="Numbers kept of each gradient; more cost disk and memory, and err less.",
+    )
+    seed: Seed = Field(default=0, description="Seed of the sketch's hashes.")
+
+
+class TargetModelSettings(Section):
+    """The decoder whose behavior is attributed, and how its gradients are taken."""
+
+    path: Text = Field(
+        default="smollm2-135m-instruct",
+        description="Causal language model.",
+        json_schema_extra={"allowed": "a packaged model's name, a folder, or a hub name"},
+    )
+    dtype: Literal["bfloat16", "float32"] = Field(
+        default="bfloat16", description="Number format that the model runs in."
+    )
+    window: int = Field(
+        default=512,
+        ge=16,
+        le=131_072,
+        description="Longest sample in tokens; the response keeps at most half, the prompt is cut"
+        " at its head.",
+    )
+    tokens_per_batch: int = Field(
+        default=2048,
+        ge=16,
+        validate_default=True,
+        description="Tokens in one batch, padding included, and so the memory that it takes.",
+        json_schema_extra={"allowed": "a whole number, at least window"},
+    )
+    adapter: AdapterSettings = Field(
+        default_factory=FreshAdapter,
+        description="LoRA adapter that the gradients are taken of.",
+    )
+    sketch: SketchSettings = Field(
+        default_factory=SketchSettings, description="How a gradient is compressed."
+    )
+
+    @field_validator("tokens_per_batch")
+    @classmethod
+    def _holds_one_window(cls, value: int, info: ValidationInfo) -> int:
+        window = info.data.get("window")
+        if window is not None and value < window:
+            raise rejected(
+                f"one sample may have {window} tokens, and a batch must hold it",
+                allowed=f"a whole number, at least window ({window})",
+                fix="raise tokens_per_batch or lower window",
+            )
+        return value
+
+
+class DistillationSettings(Section):
+    """The frozen set of queries and candidates that the encoder learns from."""
+
+    candidates_per_shard: int = Field(
+        default=48,
+        ge=1,
+        le=1_000_000,
+        description="Candidates drawn from each shard; each costs one gradient.",
+    )
+    seed: Seed = Field(default=0, description="Seed of the draw and of the splits.")
+    influence: Literal["centred", "raw"] = Field(
+        default="centred",
+        description="centred: cosine after the candidates' mean is taken out; raw: plain cosine.",
+    )
+    validation: float = Field(
+        default=0.2,
+        gt=0,
+        lt=0.8,
+        description="Share held back to choose the best epoch; with test it is less than 0.8.",
+    )
+    test: float = Field(
+        default=0.2,
+        gt=0,
+        lt=0.8,
+        validate_default=True,
+        description="Share held back for the reported fidelity; with validation it is less than"
+        " 0.8.",
+    )
+
+    @field_validator("test")
+    @classmethod
+    def _leaves_rows_to_train_on(cls, value: float, info: ValidationInfo) -> float:
+        validation = info.data.get("validation")
+        if validation is not None and validation + value >= 0.8 - 1e-9:
+            raise rejected(
+                f"validation ({validation:g}) and test ({value:g}) together hold back"
+                f" {validation + value:g} of the set, too little is left to train on",
+                allowed="validation + test less than 0.8",
+            )
+        return value
+
+
+class EncoderSettings(Section):
+    """The sentence encoder that is distilled, and how it is trained."""
+
+    path: Text = Field(
+        default="all-minilm-l6-v2",
+        description="Sentence encoder that training starts from.",
+        json_schema_extra={"allowed": "a packaged encoder's name, a folder, or a hub name"},
+    )
+    window: int = Field(
+        default=256, ge=8, le=131_072, description="Longest sample in tokens; the rest is cut."
+    )
+    recipe: Literal["reference"] = Field(
+        default="reference", description="Training recipe; reference is the published one."
+    )
+    seeds: tuple[Seed, ...] = Field(
+        default=(0, 1, 2),
+        strict=False,
+        min_length=1,
+        description="One encoder is trained for each seed; the report gives mean and spread.",
+        json_schema_extra={"allowed": "a list of different whole numbers, at least one"},
+    )
+    epochs: int = Field(default=8, ge=1, le=1000, description="Passes over the train split.")
+    learning_rate: float = Field(
+        default=5.0e-5, gt=0, le=1, description="Highest learning rate, reached after warm-up."
+    )
+    queries_per_step: int = Field(default=8, ge=1, le=4096, description="Queries in one step.")
+    candidates_per_step: int = Field(
+        default=16, ge=2, le=65_536, description="Candidates in one step."
+    )
+    alpha: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Weight of the correlation loss; the ranking loss has the rest.",
+    )
+    temperature: float = Field(
+        default=0.05, gt=0, le=10, description="Temperature of the ranking loss."
+    )
+    hard_share: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of a step's candidates taken from the most influential ones.",
+    )
+
+    @field_validator("seeds")
+    @classmethod
+    def _differ(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) < len(value):
+            raise rejected("a seed is given twice")
+        return value

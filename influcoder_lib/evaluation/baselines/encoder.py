@@ -1,0 +1,49 @@
+"""Any text encoder as a predictor: the cosine of its vectors, before or after distillation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from influcoder_lib.errors import DataError
+from influcoder_lib.samples import Sample
+
+
+class Encodes(Protocol):
+    """What is asked of an encoder: samples in, one vector (d,) each out, stacked (N, d)."""
+
+    def encode(self, samples: Sequence[Sample]) -> NDArray[Any]: ...
+
+
+@dataclass(frozen=True)
+class EncoderCosine:
+    """Cosine of query and candidate vectors; the encoder's vectors need not be of unit length."""
+
+    encoder: Encodes
+    name: str = "untrained encoder"
+
+    def scores(
+        self, queries: Sequence[Sample], candidates: Sequence[Sample]
+    ) -> NDArray[np.float32]:
+        """Scores (Q, N) float32 in [-1, 1] up to rounding.
+
+        Raises:
+            DataError: a vector is zero or holds a number that is not finite.
+        """
+        if not queries or not candidates:
+            return np.zeros((len(queries), len(candidates)), dtype=np.float32)
+        return self._units(queries) @ self._units(candidates).T
+
+    def _units(self, samples: Sequence[Sample]) -> NDArray[np.float32]:
+        vectors = np.asarray(self.encoder.encode(samples), dtype=np.float32)
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
+        if len(bad):
+            raise DataError(
+                f"The {self.name} gave {len(bad)} vectors that have no direction.",
+                where=f"first for sample {samples[bad[0]].sample_id}",
+                allowed="finite vectors that are not zero",
+            )
+        return vectors / norms

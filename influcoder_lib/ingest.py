@@ -1,0 +1,292 @@
+"""One shard's raw file to its table of valid samples and its table of quarantined rows.
+
+What makes a row a sample is decided here; how a file's rows are read is the business of `readers`.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from influcoder_lib import fingerprint
+from influcoder_lib.errors import StoreError
+from influcoder_lib.readers import BadRow, Row, excerpt, read_rows, type_name
+from influcoder_lib.samples import QUARANTINE_SCHEMA, SAMPLE_SCHEMA
+
+# A row group is written when it holds this many rows, or this many characters.
+_GROUP_ROWS = 8192
+_GROUP_CHARACTERS = 1 << 23
+_ARROW_TYPES = {pl.String(): pa.large_string(), pl.Int64(): pa.int64()}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of a raw file's columns; `messages`, if set, replaces `prompt` and `response`."""
+
+    prompt: str = "prompt"
+    response: str = "response"
+    label: str | None = None
+    source: str | None = None
+    messages: str | None = None
+
+    def needed(self) -> tuple[str, ...]:
+        """The columns that a file must have."""
+        text = (self.messages,) if self.messages else (self.prompt, self.response)
+        named = [*text, *(name for name in (self.label, self.source) if name)]
+        return tuple(dict.fromkeys(named))
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """Rows of a raw file: valid + quarantined = all of them."""
+
+    valid: int
+    quarantined: int
+
+
+def ingest(
+    path: Path,
+    name: str,
+    columns: Columns,
+    samples_out: Path,
+    quarantine_out: Path,
+    max_characters: int,
+) -> Ingested:
+    """Read a raw file and write its samples and its quarantined rows as parquet.
+
+    The raw file and the two tables are never held in memory; what grows with the file is one
+    16-byte identity and row number a sample, to find duplicates. Equal files give equal bytes.
+    Either both tables are written or, on an error, neither.
+
+    A row is a sample if its prompt and response are text without NUL characters, each of at most
+    `max_characters`, the response is not blank, label and source are text or missing (a blank one
+    counts as missing), and no earlier row has the same prompt and response.
+
+    Args:
+        path: the raw file (.jsonl, .jsonl.gz, .csv or .parquet).
+        name: the shard's relative path, written in the column `file` and in errors.
+        columns: which column holds what.
+        samples_out: where the table of `SAMPLE_SCHEMA` goes.
+        quarantine_out: where the table of `QUARANTINE_SCHEMA` goes.
+        max_characters: characters that a prompt or a response may have.
+
+    Raises:
+        DataError: the file as a whole cannot be used (see `readers.read_rows`).
+        StoreError: a table cannot be written.
+    """
+    seen: dict[bytes, int] = {}
+    with ExitStack() as stack:
+        samples = stack.enter_context(_table(samples_out, SAMPLE_SCHEMA))
+        quarantine = stack.enter_context(_table(quarantine_out, QUARANTINE_SCHEMA))
+        for row in read_rows(path, name, columns.needed(), 8 * max_characters):
+            checked = _check(row, columns, max_characters) if isinstance(row, Row) else row
+            if isinstance(checked, _Valid):
+                checked = _check_new(checked, row.number, seen)
+            if isinstance(checked, BadRow):
+                quarantine.add((name, *astuple(checked)))
+            else:
+                samples.add((*astuple(checked), name, row.number))
+        return Ingested(valid=samples.rows, quarantined=quarantine.rows)
+
+
+@dataclass(frozen=True)
+class _Valid:
+    sample_id: str
+    prompt: str
+    response: str
+    label: str | None
+    source: str | None
+
+
+class _Bad(Exception):  # noqa: N818 - not an error: it carries why one row is refused
+    """Why a row is no sample; caught where the row is judged."""
+
+    def __init__(self, field: str, reason: str, value: object) -> None:
+        super().__init__(reason)
+        self.field, self.reason, self.value = field, reason, value
+
+
+def _check(row: Row, columns: Columns, limit: int) -> _Valid | BadRow:
+    """The row as a sample, or why it is none."""
+    try:
+        if columns.messages:
+            field = columns.messages
+            prompt, response = _chat(field, row.values.get(field))
+            _check_text(field, prompt, limit)
+            _check_text(field, response, limit)
+        else:
+            prompt = _text(row.values, columns.prompt)
+            response = _text(row.values, columns.response)
+            field = columns.response
+            _check_text(columns.prompt, prompt, limit)
+            _check_text(field, response, limit)
+        if not response.strip():
+            raise _Bad(field, "the response is blank", response)
+        label = _optional_text(row.values, columns.label, limit)
+        source = _optional_text(row.values, columns.source, limit)
+    except _Bad as bad:
+        return BadRow(row.number, bad.field, bad.reason, excerpt(bad.value))
+    return _Valid(fingerprint.sample_id(prompt, response), prompt, response, label, source)
+
+
+def _check_new(valid: _Valid, number: int, seen: dict[bytes, int]) -> _Valid | BadRow:
+    first = seen.setdefault(bytes.fromhex(valid.sample_id), number)
+    if first == number:
+        return valid
+    reason = f"the same prompt and response as row {first}"
+    return BadRow(number, "", reason, excerpt(valid.response))
+
+
+def _text(values: Mapping[str, Any], field: str) -> str:
+    if field not in values:
+        raise _Bad(field, "the field is missing", None)
+    value = values[field]
+    if isinstance(value, bytes):
+        raise _Bad(field, _bytes_reason(value), value)
+    if not isinstance(value, str):
+        raise _Bad(field, f"the field is {type_name(value)}, not a string", value)
+    return value
+
+
+def _bytes_reason(value: bytes) -> str:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return "the field is not valid UTF-8"
+    return "the field is binary, not a string"
+
+
+def _check_text(field: str, text: str, limit: int) -> None:
+    if len(text) > limit:
+        reason = f"the text has {len(text)} characters, more than the {limit} allowed"
+        raise _Bad(field, reason, text)
+    if "\0" in text:
+        raise _Bad(field, "the text holds a NUL character", text)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        # The csv reader keeps an undecodable byte as one of these code points.
+        if 0xDC80 <= ord(text[error.start]) <= 0xDCFF:
+            raise _Bad(field, "the field is not valid UTF-8", text) from None
+        raise _Bad(field, "the text holds half of a surrogate pair", text) from None
+
+
+def _optional_text(values: Mapping[str, Any], field: str | None, limit: int) -> str | None:
+    if field is None or values.get(field) is None:
+        return None
+    text = _text(values, field)
+    _check_text(field, text, limit)
+    return text if text.strip() else None
+
+
+def chat_prompt(turns: Sequence[tuple[str, str]]) -> str:
+    """The prompt made of the (role, content) turns before the response.
+
+    A single user turn is its content; else "role: content" blocks with a blank line between.
+    """
+    if len(turns) == 1 and turns[0][0] == "user":
+        return turns[0][1]
+    return "\n\n".join(f"{role}: {content}" for role, content in turns)
+
+
+def _chat(field: str, value: object) -> tuple[str, str]:
+    """(prompt, response) of a list of messages; the last one, the assistant's, responds."""
+    turns = _turns(field, value)
+    role, response = turns[-1]
+    if role != "assistant":
+        raise _Bad(field, f"the last message is by {role!r}, not by 'assistant'", value)
+    return chat_prompt(turns[:-1]), response
+
+
+def _turns(field: str, value: object) -> list[tuple[str, str]]:
+    if isinstance(value, str):
+        # A csv cell can hold a list only as JSON.
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise _Bad(field, "the messages are text that is not JSON", value) from None
+    if not isinstance(value, list):
+        raise _Bad(field, f"the messages are {type_name(value)}, not a list", value)
+    if not value:
+        raise _Bad(field, "there are no messages", value)
+    turns = []
+    for position, message in enumerate(value, start=1):
+        if not isinstance(message, dict):
+            raise _Bad(field, f"message {position} is {type_name(message)}, not an object", value)
+        for key in ("role", "content"):
+            if not isinstance(message.get(key), str):
+                kind = type_name(message.get(key))
+                reason = f"the {key} of message {position} is {kind}, not a string"
+                raise _Bad(field, reason, value)
+        turns.append((message["role"], message["content"]))
+    return turns
+
+
+class _Table:
+    """A parquet file written in row groups."""
+
+    def __init__(self, path: Path, schema: pl.Schema) -> None:
+        self.rows = 0
+        fields = [(name, _ARROW_TYPES[kind]) for name, kind in schema.items()]
+        self._schema = pa.schema(fields)
+        self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
+        self._pending: list[tuple[Any, ...]] = []
+        self._characters = 0
+
+    def add(self, row: tuple[Any, ...]) -> None:
+        self._pending.append(row)
+        self._characters += sum(len(value) for value in row if isinstance(value, str))
+        self.rows += 1
+        if len(self._pending) >= _GROUP_ROWS or self._characters >= _GROUP_CHARACTERS:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self._pending:
+            return
+        columns = zip(*self._pending, strict=True)
+        arrays = [
+            pa.array(column, field.type)
+            for column, field in zip(columns, self._schema, strict=True)
+        ]
+        self._writer.write_batch(pa.record_batch(arrays, schema=self._schema))
+        self._pending.clear()
+        self._characters = 0
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def discard(self, part: Path) -> None:
+        """Let go of the file if it did not become the table."""
+        with suppress(OSError):
+            self._writer.close()
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _table(path: Path, schema: pl.Schema) -> Iterator[_Table]:
+    """A table that takes its name only when all of it is written."""
+    part = path.with_name(path.name + ".part")
+    table = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table = _Table(part, schema)
+        yield table
+        table.flush()
+        table.close()
+        part.replace(path)
+    except OSError as error:
+        # What the raw file raises is a DataError by now, so this is the output's.
+        raise StoreError(
+            f"A table cannot be written ({error.strerror or error}).",
+            where=f"file {path}",
+            fix="make the folder writable, free some space, or choose another one",
+        ) from error
+    finally:
+        if table is not None:
+            table.discard(part)

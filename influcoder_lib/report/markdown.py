@@ -1,0 +1,154 @@
+"""The report as markdown for the pipeline's user interface: figures and ids, never a sample's text.
+
+Whatever comes from data is escaped, so that it reads letter by letter and can start neither
+markup, nor a table cell, nor a link.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from influcoder_lib.report import pictures
+from influcoder_lib.report.html import data_address
+from influcoder_lib.report.model import BehaviorReport, FunnelRow, ListedSample, Report, Table
+from influcoder_lib.report.wording import (
+    NOT_APPLICABLE,
+    Tile,
+    behavior_tiles,
+    count,
+    label,
+    percent,
+    rule_name,
+    score,
+    tiles,
+    written_rows,
+)
+
+MAX_ROWS = 30
+MAX_PICTURED = 3
+"""Behaviors with pictures and samples: a run's log is no place for megabytes."""
+
+_MARKUP = re.compile(r"([\\`*_{}\[\]()#+\-.!|~^$:=\"'/@])")
+_LINK_START = re.compile(r"(https?:|ftp:|www|mailto:|xmpp:|@)", re.IGNORECASE)
+_WORD_JOINER = "\u2060"
+
+
+def render_markdown(report: Report) -> str:
+    """The report in GitHub-flavored markdown: headline, figures, warnings, pictures, tables."""
+    blocks = [
+        f"# {escape(report.headline)}",
+        f"{escape(report.title)}, {escape(report.created)}",
+        *(f"> **Warning:** {escape(warning)}" for warning in report.warnings),
+        _tile_table(tiles(report)),
+        *_funnel_blocks(report),
+    ]
+    for behavior in report.behaviors[:MAX_PICTURED]:
+        blocks += _behavior_blocks(behavior)
+    if unshown := [behavior.name for behavior in report.behaviors[MAX_PICTURED:]]:
+        names = ", ".join(map(escape, unshown))
+        blocks.append(f"Pictures and samples of {names} are in the HTML report.")
+    for table in report.tables:
+        blocks += _comparison_blocks(table)
+    blocks += _quarantine_blocks(report)
+    versions = [(escape(name), escape(value)) for name, value in report.versions.items()]
+    if versions:
+        blocks += ["## Provenance", _table(("what", "which"), versions)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def escape(text: str) -> str:
+    """Text that markdown shows as it is, on one line.
+
+    A word joiner (which has no width) is put where a bare address would become a link.
+    """
+    line = " ".join(text.split())
+    inert = _LINK_START.sub(lambda match: match[0] + _WORD_JOINER, line)
+    marked = _MARKUP.sub(r"\\\1", inert)
+    return marked.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _funnel_blocks(report: Report) -> list[str]:
+    blocks = ["## Funnel"]
+    if report.by_shard:
+        blocks.append(_picture("rows by shard", pictures.funnel(report.by_shard)))
+    if report.by_label:
+        blocks += ["What it cost, by label:", _funnel_table("label", report.by_label)]
+    if report.drop_reasons:
+        rows = [
+            (
+                escape(rule_name(reason.rule)),
+                escape(reason.behavior or NOT_APPLICABLE),
+                count(reason.rows),
+            )
+            for reason in report.drop_reasons
+        ]
+        blocks += ["Why rows were dropped:", _table(("rule", "behavior", "rows"), rows)]
+    return blocks
+
+
+def _behavior_blocks(behavior: BehaviorReport) -> list[str]:
+    return [
+        f"## Behavior {escape(behavior.name)} ({behavior.rule.kind})",
+        _tile_table(behavior_tiles(behavior)),
+        _picture("scores by label", pictures.score_histogram(behavior)),
+        _picture("dropped share by threshold", pictures.threshold_curve(behavior)),
+        f"The {len(behavior.top)} highest samples (texts are in the HTML report):",
+        _sample_table(behavior.top),
+    ]
+
+
+def _comparison_blocks(table: Table) -> list[str]:
+    rows = [
+        [f"**{escape(cell.text)}**" if cell.best else escape(cell.text) for cell in row]
+        for row in written_rows(table)
+    ]
+    blocks = [f"## {escape(table.title)}", _table(tuple(map(escape, table.columns)), rows)]
+    return [*blocks, escape(table.note)] if table.note else blocks
+
+
+def _quarantine_blocks(report: Report) -> list[str]:
+    if not report.quarantine:
+        return []
+    rows = [(escape(reason), count(number)) for reason, number in report.quarantine.items()]
+    return ["## Quarantine", _table(("reason", "rows"), rows)]
+
+
+def _sample_table(samples: Sequence[ListedSample]) -> str:
+    rows = [
+        (
+            score(sample.score),
+            percent(sample.percentile),
+            escape(sample.decision),
+            escape(label(sample.label)),
+            escape(f"{sample.file}:{sample.row}"),
+            escape(sample.sample_id),
+            escape(sample.best_query.sample_id),
+        )
+        for sample in samples
+    ]
+    columns = ("score", "percentile", "decision", "label", "file:row", "sample", "best query")
+    return _table(columns, rows)
+
+
+def _funnel_table(name: str, rows: Sequence[FunnelRow]) -> str:
+    written = [
+        (escape(label(row.name)), count(row.kept), count(row.dropped), percent(row.dropped_share))
+        for row in rows
+    ]
+    return _table((name, "kept", "dropped", "share dropped"), written)
+
+
+def _tile_table(shown: Iterable[Tile]) -> str:
+    rows = [(tile.name, f"**{escape(tile.value)}**", escape(tile.detail)) for tile in shown]
+    return _table(("figure", "value", ""), rows)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A markdown table of escaped cells; rows beyond MAX_ROWS are counted, not shown."""
+    lines = [columns, ["---"] * len(columns), *rows[:MAX_ROWS]]
+    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    left_out = len(rows) - MAX_ROWS
+    return text if left_out <= 0 else f"{text}\n\n… and {left_out:,} more rows in the HTML report."
+
+
+def _picture(alt: str, png: bytes) -> str:
+    return f"![{alt}]({data_address(png)})"

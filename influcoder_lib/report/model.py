@@ -1,0 +1,356 @@
+"""The report as one frozen model: everything that both renderers show, and nothing they decide.
+
+`merge` builds it from the shards' aggregates; `threshold_curves` says what another threshold
+would have dropped.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from influcoder_lib.curation.decisions import Rule
+from influcoder_lib.report.aggregates import combine
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A figure with its spread over repetitions (sample standard deviation over seeds)."""
+
+    mean: float
+    spread: float
+
+
+Cell = str | float | Measured | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the report: one list of cells a row, in the order of `columns`.
+
+    Floats and `Measured` compete for the best of their column, the highest unless the column is
+    in `lower_is_better`; texts and ints do not. None reads "not applicable".
+
+    Raises:
+        ValueError: a row has another length than `columns`, or a number is not finite.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    note: str = ""
+    lower_is_better: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(
+                    f"Table {self.title!r}: {len(row)} cells, {len(self.columns)} columns: {row!r}"
+                )
+            for cell in row:
+                parts = (cell.mean, cell.spread) if isinstance(cell, Measured) else (cell,)
+                if any(isinstance(part, float) and not math.isfinite(part) for part in parts):
+                    raise ValueError(f"Table {self.title!r} holds a number that is not finite")
+
+
+@dataclass(frozen=True)
+class FunnelRow:
+    """Rows of one shard or one label; what a label's rows lost to quarantine is not known."""
+
+    name: str | None
+    kept: int
+    dropped: int
+    quarantined: int | None
+
+    @property
+    def rows_in(self) -> int:
+        return self.kept + self.dropped + (self.quarantined or 0)
+
+    @property
+    def dropped_share(self) -> float | None:
+        """Dropped rows among the valid ones; None without valid rows."""
+        return share(self.dropped, self.kept + self.dropped)
+
+
+@dataclass(frozen=True)
+class DropReason:
+    """How many rows one rule (or the reviewer) dropped, and for which behavior."""
+
+    rule: str | None
+    behavior: str | None
+    rows: int
+
+
+@dataclass(frozen=True)
+class ListedQuery:
+    """The query that a listed sample is closest to; texts are excerpts."""
+
+    sample_id: str
+    prompt: str
+    response: str
+
+
+@dataclass(frozen=True)
+class ListedSample:
+    """A sample shown in the report; texts are excerpts."""
+
+    sample_id: str
+    file: str
+    row: int
+    label: str | None
+    decision: str
+    reason: str | None
+    score: float
+    percentile: float
+    prompt: str
+    response: str
+    best_query: ListedQuery
+
+
+@dataclass(frozen=True)
+class LabelHistogram:
+    """Scores of one label's samples: a count for each bin of BIN_EDGES, and the exact number
+    past the threshold."""
+
+    label: str | None
+    counts: tuple[int, ...]
+    beyond: int
+
+    @property
+    def rows(self) -> int:
+        return sum(self.counts)
+
+
+@dataclass(frozen=True)
+class BehaviorReport:
+    """One behavior over the whole corpus; `above` and `below` hold the samples nearest the cut."""
+
+    rule: Rule
+    rows: int
+    lowest: float | None
+    highest: float | None
+    histograms: tuple[LabelHistogram, ...]
+    top: tuple[ListedSample, ...]
+    above: tuple[ListedSample, ...]
+    below: tuple[ListedSample, ...]
+
+    @property
+    def name(self) -> str:
+        return self.rule.behavior
+
+    @property
+    def beyond(self) -> int:
+        """Samples past the threshold, whatever a reviewer or another rule then decided."""
+        return sum(part.beyond for part in self.histograms)
+
+    @property
+    def asked_share(self) -> float | None:
+        """The share that the rule was asked to drop (unwanted) or keep (wanted), if it was."""
+        return self.rule.value if self.rule.method == "fraction" else None
+
+    @property
+    def actual_share(self) -> float | None:
+        """The share of the corpus past the threshold; None for an empty corpus."""
+        return share(self.beyond, self.rows)
+
+
+@dataclass(frozen=True)
+class Truncation:
+    """Rows whose text was cut to fit: the encoder's of all, the teacher's of those it measured."""
+
+    encoder: int
+    encoder_measured: int
+    teacher: int
+    teacher_measured: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was dropped, why, and what it cost in good data."""
+
+    title: str
+    created: str
+    versions: Mapping[str, str]
+    headline: str
+    warnings: tuple[str, ...]
+    total: FunnelRow
+    by_shard: tuple[FunnelRow, ...]
+    by_label: tuple[FunnelRow, ...]
+    by_source: tuple[FunnelRow, ...]
+    drop_reasons: tuple[DropReason, ...]
+    behaviors: tuple[BehaviorReport, ...]
+    quarantine: Mapping[str, int]
+    truncation: Truncation
+    tables: tuple[Table, ...]
+
+
+@dataclass(frozen=True)
+class ThresholdCurve:
+    """Share of the samples of one label (or of all: "all samples") that a rule would drop at each
+    threshold of BIN_EDGES; exact but for samples that lie on a threshold to the last digit."""
+
+    label: str | None
+    shares: np.ndarray
+
+
+def merge(
+    aggregates: Sequence[dict[str, Any]],
+    rules: Sequence[Rule],
+    tables: Sequence[Table],
+    headline: str,
+    versions: Mapping[str, str],
+    created: str,
+    *,
+    expected_shards: Sequence[str],
+    title: str = "Curation report",
+) -> Report:
+    """Build the report from the aggregates of all shards, in any order.
+
+    Args:
+        aggregates: what `aggregates.shard_aggregates` returned, one dict a shard.
+        rules: the decision rules in force, in the order in which to show them.
+        tables: further tables, such as the comparison with the baselines.
+        headline: one or two sentences: the outcome, or what is wrong with it.
+        versions: provenance, name to value (encoder, fingerprints, packages).
+        created: when the report was made, as the reader should see it.
+        expected_shards: partition keys that the corpus has; the absent ones become a warning.
+
+    Raises:
+        StoreError: the aggregates do not belong together or to these rules.
+    """
+    ordered = sorted(aggregates, key=lambda part: str(part["shard"]))
+    whole = combine(ordered, rules)
+    behaviors = tuple(_behavior(rule, whole["behaviors"][rule.behavior]) for rule in rules)
+    total = _funnel_row("all shards", whole)
+    missing = sorted(set(expected_shards) - {part["shard"] for part in ordered})
+    return Report(
+        title=title,
+        created=created,
+        versions=dict(versions),
+        headline=headline,
+        warnings=tuple(_warnings(total, behaviors, missing)),
+        total=total,
+        by_shard=tuple(_funnel_row(part["shard"], part) for part in ordered),
+        by_label=_group_funnel(whole["funnel"], "label"),
+        by_source=_group_funnel(whole["funnel"], "source"),
+        drop_reasons=tuple(
+            DropReason(**row)
+            for row in sorted(whole["drop_reasons"], key=lambda row: -int(row["rows"]))
+        ),
+        behaviors=behaviors,
+        quarantine=dict(sorted(whole["quarantine"].items(), key=lambda item: -item[1])),
+        truncation=Truncation(
+            encoder=whole["truncated"]["encoder"],
+            encoder_measured=total.kept + total.dropped,
+            teacher=whole["truncated"]["teacher"],
+            teacher_measured=whole["truncated"]["teacher_measured"],
+        ),
+        tables=tuple(tables),
+    )
+
+
+def threshold_curves(behavior: BehaviorReport) -> list[ThresholdCurve]:
+    """What each threshold would drop: first of all samples, then of each label's.
+
+    Unwanted rules drop what lies above the threshold, wanted ones what lies below it. Labels
+    without a sample have no curve.
+    """
+    counted = [part for part in behavior.histograms if part.rows]
+    if not counted:
+        return []
+    everything = np.sum([part.counts for part in counted], axis=0)
+    groups: list[tuple[str | None, np.ndarray]] = [("all samples", everything)]
+    if len(counted) > 1:
+        groups += [(part.label, np.array(part.counts)) for part in counted]
+    return [ThresholdCurve(label, _dropped_shares(counts, behavior)) for label, counts in groups]
+
+
+def share(part: int, whole: int) -> float | None:
+    """part / whole; None where there is nothing to be a part of."""
+    return part / whole if whole else None
+
+
+def _dropped_shares(counts: np.ndarray, behavior: BehaviorReport) -> np.ndarray:
+    below = np.concatenate([[0], np.cumsum(counts)])
+    dropped = below[-1] - below if behavior.rule.kind == "unwanted" else below
+    return np.asarray(dropped / below[-1])
+
+
+def _behavior(rule: Rule, found: dict[str, Any]) -> BehaviorReport:
+    return BehaviorReport(
+        rule=rule,
+        rows=found["rows"],
+        lowest=found["lowest"],
+        highest=found["highest"],
+        histograms=tuple(
+            LabelHistogram(row["label"], tuple(row["counts"]), row["beyond"])
+            for row in found["histogram"]
+        ),
+        **{name: tuple(map(_listed, found[name])) for name in ("top", "above", "below")},
+    )
+
+
+def _listed(sample: dict[str, Any]) -> ListedSample:
+    return ListedSample(**{**sample, "best_query": ListedQuery(**sample["best_query"])})
+
+
+def _funnel_row(name: str, counts: dict[str, Any]) -> FunnelRow:
+    return FunnelRow(name, counts["kept"], counts["dropped"], counts["quarantined"])
+
+
+def _group_funnel(rows: Sequence[dict[str, Any]], key: str) -> tuple[FunnelRow, ...]:
+    """Funnel by one key, largest group first; empty where no row has that key."""
+    totals: dict[str | None, tuple[int, int]] = {}
+    for row in rows:
+        kept, dropped = totals.get(row[key], (0, 0))
+        totals[row[key]] = (kept + row["kept"], dropped + row["dropped"])
+    if set(totals) <= {None}:
+        return ()
+    ordered = sorted(totals.items(), key=lambda item: (-sum(item[1]), item[0] or ""))
+    return tuple(FunnelRow(name, kept, dropped, None) for name, (kept, dropped) in ordered)
+
+
+def _warnings(
+    total: FunnelRow, behaviors: Sequence[BehaviorReport], missing: Sequence[str]
+) -> list[str]:
+    warnings = []
+    valid = total.kept + total.dropped
+    if missing:
+        named = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
+        warnings.append(f"The report lacks {len(missing)} of the corpus's shards: {named}.")
+    if not valid:
+        warnings.append("There is no valid sample to report on.")
+    elif not total.dropped:
+        warnings.append("Nothing was dropped: the filtered dataset is the whole corpus.")
+    elif total.dropped * 2 > valid:
+        warnings.append(
+            f"More than half of the corpus was dropped: {total.dropped:,} of {valid:,} samples."
+        )
+    for behavior in behaviors:
+        warnings.extend(_behavior_warnings(behavior))
+    return warnings
+
+
+def _behavior_warnings(behavior: BehaviorReport) -> list[str]:
+    warnings = []
+    if behavior.rows > 1 and behavior.lowest == behavior.highest:
+        warnings.append(
+            f"All {behavior.rows:,} samples have the same score for behavior {behavior.name} "
+            f"({behavior.lowest:.4f}): its rule cannot tell them apart."
+        )
+    asked, actual = behavior.asked_share, behavior.actual_share
+    if asked is not None and actual is not None and _far(asked, actual):
+        verb = "drop" if behavior.rule.kind == "unwanted" else "keep"
+        warnings.append(
+            f"The rule of behavior {behavior.name} was asked to {verb} {asked:.1%} and reaches "
+            f"{actual:.1%} of the corpus: the calibration set is unlike the corpus."
+        )
+    return warnings
+
+
+def _far(asked: float, actual: float) -> bool:
+    """More than a factor of two apart, and more than a percentage point."""
+    low, high = sorted((asked, actual))
+    return high > 2 * low and high - low > 0.01

@@ -1,0 +1,278 @@
+"""Immutable artifacts and their manifests.
+
+An artifact is a folder of files named by its fingerprint; it exists for readers from the moment
+its manifest is written, which happens last. Nothing is ever overwritten: a new artifact adds a
+manifest with the next number, the highest number is the current one, and older ones stay readable.
+
+    ROOT/artifacts/ASSET/SHARD/FINGERPRINT/...     the files
+    ROOT/manifests/ASSET/SHARD/000007.json         what they are and what they were made from
+    ROOT/failures/ASSET/SHARD.json                 the last failure, until it is made good
+"""
+
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from influcoder_lib import fingerprint
+from influcoder_lib.errors import StoreError
+
+SCHEMA = 1
+_WHOLE = "_"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides an artifact's content: equal recipes make equal artifacts.
+
+    `inputs` maps the name of an input (`corpus/a.jsonl`) to its content fingerprint.
+    """
+
+    inputs: Mapping[str, str]
+    settings: Mapping[str, Any]
+    code_version: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of inputs, settings and code version."""
+        return fingerprint.of_json(asdict(self))
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an artifact is and what it was made from; `files` maps name to (bytes, fingerprint)."""
+
+    asset: str
+    shard: str | None
+    fingerprint: str
+    recipe: Recipe
+    files: Mapping[str, tuple[int, str]]
+    rows: int
+    summary: Mapping[str, Any]
+    created: str
+    run_id: str
+    number: int = 0
+    schema: int = SCHEMA
+
+    @property
+    def bytes(self) -> int:
+        """Size of all files, in bytes."""
+        return sum(size for size, _ in self.files.values())
+
+
+@dataclass
+class Draft:
+    """An artifact being made: files go below `folder`; rows and summary end in the manifest."""
+
+    folder: Path
+    rows: int = 0
+    summary: dict[str, Any] = field(default_factory=dict)
+
+
+class Store:
+    """Reads and publishes the artifacts below one root folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def current(self, asset: str, shard: str | None = None) -> Manifest | None:
+        """The manifest in force, or None where nothing was published.
+
+        Raises:
+            StoreError: the manifest is not readable as one of this schema.
+        """
+        folder = self._manifests(asset, shard)
+        numbers = sorted(folder.glob("[0-9]*.json")) if folder.is_dir() else []
+        return _read_manifest(numbers[-1]) if numbers else None
+
+    def require(self, asset: str, shard: str | None = None) -> Manifest:
+        """Like `current`, but a missing artifact is an error.
+
+        Raises:
+            StoreError: nothing was published under this name.
+        """
+        manifest = self.current(asset, shard)
+        if manifest is None:
+            raise StoreError(
+                f"{_label(asset, shard)} has not been made yet.",
+                where=str(self._manifests(asset, shard)),
+                fix=f"materialise {asset} first, or run `influcoder run`",
+            )
+        return manifest
+
+    def history(self, asset: str, shard: str | None = None) -> list[Manifest]:
+        """All manifests of one artifact, oldest first."""
+        folder = self._manifests(asset, shard)
+        return [_read_manifest(path) for path in sorted(folder.glob("[0-9]*.json"))]
+
+    def shards(self, asset: str) -> list[str]:
+        """Shards for which the asset was ever published, sorted."""
+        folder = self.root / "manifests" / asset
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        return sorted(name for name in names if name != _WHOLE)
+
+    def path(self, manifest: Manifest, name: str) -> Path:
+        """Path of one file of an artifact, its bytes checked against the manifest.
+
+        Raises:
+            StoreError: the file is missing, or its bytes are not those that were published.
+        """
+        path = self._artifact(manifest.asset, manifest.shard, manifest.fingerprint) / name
+        label = _label(manifest.asset, manifest.shard)
+        if not path.is_file():
+            raise StoreError(
+                f"{name} of {label} is missing.",
+                where=str(path),
+                fix=f"delete the newest manifest of {label} and run again",
+            )
+        size, expected = manifest.files[name]
+        if path.stat().st_size != size or fingerprint.of_file(path) != expected:
+            raise StoreError(
+                f"{name} of {label} is damaged: its bytes are not the ones that were published.",
+                where=str(path),
+                fix=f"delete that file and the newest manifest of {label}, then run again",
+            )
+        return path
+
+    def folder(self, manifest: Manifest) -> Path:
+        """Folder of an artifact, every file checked as by `path`."""
+        for name in manifest.files:
+            self.path(manifest, name)
+        return self._artifact(manifest.asset, manifest.shard, manifest.fingerprint)
+
+    @contextmanager
+    def publish(
+        self, asset: str, shard: str | None, recipe: Recipe, run_id: str
+    ) -> Iterator[Draft]:
+        """Make an artifact: write files below the draft's folder; leaving the block publishes it.
+
+        An exception inside the block publishes nothing and leaves nothing behind.
+
+        Raises:
+            StoreError: the store's folder cannot be written.
+        """
+        staging = self.root / "staging" / secrets.token_hex(8)
+        try:
+            staging.mkdir(parents=True)
+        except OSError as error:
+            raise StoreError(
+                f"The data folder cannot be written: {error.strerror}.",
+                where=str(self.root),
+                fix="give this user write access to the folder, or choose another home",
+            ) from error
+        draft = Draft(staging)
+        try:
+            yield draft
+            self._commit(draft, asset, shard, recipe, run_id)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+    def record_failure(self, asset: str, shard: str | None, recipe: Recipe, message: str) -> None:
+        """Remember that making this artifact from this recipe failed, and why."""
+        path = self._failure(asset, shard)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(
+            path, json.dumps({"recipe": recipe.fingerprint, "message": message}).encode()
+        )
+
+    def failure(self, asset: str, shard: str | None = None) -> tuple[str, str] | None:
+        """Recipe fingerprint and message of the last failure that was not made good."""
+        path = self._failure(asset, shard)
+        if not path.is_file():
+            return None
+        record = json.loads(path.read_text())
+        return record["recipe"], record["message"]
+
+    def _commit(
+        self, draft: Draft, asset: str, shard: str | None, recipe: Recipe, run_id: str
+    ) -> None:
+        paths = sorted(path for path in draft.folder.rglob("*") if path.is_file())
+        files = {
+            path.relative_to(draft.folder).as_posix(): (
+                path.stat().st_size,
+                fingerprint.of_file(path),
+            )
+            for path in paths
+        }
+        content = fingerprint.of_pairs((name, digest) for name, (_, digest) in files.items())
+        for path in paths:
+            _flush(path)
+        home = self._artifact(asset, shard, content)
+        home.parent.mkdir(parents=True, exist_ok=True)
+        if not home.exists():
+            draft.folder.rename(home)
+        previous = self.current(asset, shard)
+        manifest = Manifest(
+            asset=asset,
+            shard=shard,
+            fingerprint=content,
+            recipe=recipe,
+            files=files,
+            rows=draft.rows,
+            summary=draft.summary,
+            created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            run_id=run_id,
+            number=previous.number + 1 if previous else 1,
+        )
+        folder = self._manifests(asset, shard)
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(asdict(manifest), indent=1, sort_keys=True)
+        write_atomically(folder / f"{manifest.number:06d}.json", text.encode())
+        self._failure(asset, shard).unlink(missing_ok=True)
+
+    def _artifact(self, asset: str, shard: str | None, content: str) -> Path:
+        return self.root / "artifacts" / asset / (shard or _WHOLE) / content
+
+    def _manifests(self, asset: str, shard: str | None) -> Path:
+        return self.root / "manifests" / asset / (shard or _WHOLE)
+
+    def _failure(self, asset: str, shard: str | None) -> Path:
+        return self.root / "failures" / asset / f"{shard or _WHOLE}.json"
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that a reader sees the old content, or the new one, never a part."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        part.write_bytes(data)
+        _flush(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        record = json.loads(path.read_text())
+        schema = record["schema"]
+        if schema != SCHEMA:
+            raise StoreError(
+                f"This manifest was written with schema {schema}.",
+                where=str(path),
+                allowed=f"schema {SCHEMA}",
+                fix="use the version of influcoder that wrote it, or start a new home",
+            )
+        record["recipe"] = Recipe(**record["recipe"])
+        record["files"] = {name: tuple(entry) for name, entry in record["files"].items()}
+        return Manifest(**record)
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"This manifest cannot be read: {error}.",
+            where=str(path),
+            fix="delete that file: the artifact before it comes into force",
+        ) from error
+
+
+def _label(asset: str, shard: str | None) -> str:
+    return f"{asset}[{shard}]" if shard else asset

@@ -1,0 +1,157 @@
+"""LoRA factors of a decoder's layers: fresh and seeded, or trained by the user with PEFT.
+
+The adapter is never put into the model as modules. A trained one is merged into the weights, which
+gives the same function, and its factors are kept beside the layer for the gradient.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from influcoder_lib import fingerprint
+from influcoder_lib.errors import ModelError
+
+
+@dataclass(frozen=True)
+class AdaptedLayer:
+    """One linear layer with its LoRA factors: a (r, d_in), b (d_out, r) or None when b = 0."""
+
+    name: str
+    module: nn.Module
+    a: Tensor
+    b: Tensor | None
+    scale: float
+
+
+def fresh_adapter(model: Any, rank: int, seed: int) -> list[AdaptedLayer]:
+    """Untrained LoRA on every linear layer of the decoder blocks: a kaiming-uniform, b = 0, scale 1.
+
+    Raises:
+        ModelError: a layer of the blocks is neither linear nor a norm; it is named.
+    """
+    layers = []
+    for name, module in _linear_layers(model):
+        d_in = _d_in(module)
+        key = fingerprint.of_text("fresh-adapter", str(seed), name)
+        generator = torch.Generator().manual_seed(int(key[:15], 16))
+        bound = d_in**-0.5
+        a = (torch.rand(rank, d_in, generator=generator) * 2 - 1) * bound
+        weight = module.weight
+        layers.append(AdaptedLayer(name, module, a.to(weight.device, weight.dtype), None, 1.0))
+    return layers
+
+
+def trained_adapter(model: Any, folder: Path) -> list[AdaptedLayer]:
+    """Merge a PEFT LoRA adapter into the model's weights and return its factors.
+
+    Raises:
+        ModelError: not a LoRA adapter in safetensors, one for other layers than the model has,
+            or a variant (DoRA, adapted embeddings, trained whole modules) that is not supported.
+    """
+    from peft import PeftConfig
+    from peft.utils import load_peft_weights
+
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise ModelError(
+            "The adapter has no safetensors weights.",
+            where=str(folder),
+            allowed="a PEFT LoRA folder with adapter_config.json and adapter_model.safetensors",
+        )
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+        weights = load_peft_weights(str(folder), device="cpu")
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelError(f"The adapter cannot be read: {error}", where=str(folder)) from error
+    _check_lora(config, folder)
+    layers = [
+        _merge(name, module, config, weights)
+        for name, module in _named_linear(model)
+        if f"base_model.model.{name}.lora_A.weight" in weights
+    ]
+    if 2 * len(layers) != len(weights):
+        used = {f"base_model.model.{layer.name}.lora_{f}.weight" for layer in layers for f in "AB"}
+        raise ModelError(
+            f"The adapter has weights that fit no linear layer: {sorted(set(weights) - used)[0]}.",
+            where=str(folder),
+            allowed="LoRA on linear layers of this very target model",
+        )
+    return layers
+
+
+def _merge(name: str, module: nn.Module, config: Any, weights: dict[str, Tensor]) -> AdaptedLayer:
+    a = weights[f"base_model.model.{name}.lora_A.weight"].float()
+    b = weights[f"base_model.model.{name}.lora_B.weight"].float()
+    rank, alpha = _rank_and_alpha(name, config)
+    scale = alpha / (rank**0.5 if config.use_rslora else rank)
+    weight: Any = module.weight
+    delta = scale * (b @ a)
+    if isinstance(module, Conv1D):
+        delta = delta.T
+    merged = weight.detach().float().cpu() + delta
+    weight.data.copy_(merged.to(weight.dtype))
+    place = {"device": weight.device, "dtype": weight.dtype}
+    return AdaptedLayer(name, module, a.to(**place), b.to(**place), scale)
+
+
+def _rank_and_alpha(name: str, config: Any) -> tuple[int, float]:
+    def pick(pattern: dict[str, Any], default: Any) -> Any:
+        hits = [value for key, value in pattern.items() if name == key or name.endswith(f".{key}")]
+        return hits[0] if hits else default
+
+    return pick(config.rank_pattern, config.r), pick(config.alpha_pattern, config.lora_alpha)
+
+
+def _check_lora(config: Any, folder: Path) -> None:
+    kind = str(getattr(config.peft_type, "value", config.peft_type))
+    extras = [
+        name
+        for name in ("use_dora", "modules_to_save", "trainable_token_indices", "layer_replication")
+        if getattr(config, name, None)
+    ]
+    if kind != "LORA" or extras:
+        raise ModelError(
+            f"This kind of adapter is not supported: {kind} {' '.join(extras)}".rstrip() + ".",
+            where=str(folder),
+            allowed="plain LoRA on linear layers (rank and alpha patterns and rsLoRA included)",
+        )
+
+
+def _named_linear(model: Any) -> Iterator[tuple[str, nn.Module]]:
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear | Conv1D):
+            yield name, module
+
+
+def _linear_layers(model: Any) -> Iterator[tuple[str, nn.Module]]:
+    """Linear layers of the decoder blocks; any other layer with a matrix is an error."""
+    prefix, blocks = _blocks(model)
+    for name, module in blocks.named_modules():
+        if isinstance(module, nn.Linear | Conv1D):
+            yield f"{prefix}.{name}", module
+        elif any(p.ndim > 1 for p in module.parameters(recurse=False)):
+            raise ModelError(
+                f"The layer {prefix}.{name} is a {type(module).__name__}, which cannot be adapted.",
+                allowed="decoder blocks made of linear layers (nn.Linear, Conv1D) and norms",
+                fix="choose another target model",
+            )
+
+
+def _blocks(model: Any) -> tuple[str, nn.ModuleList]:
+    count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return name, module
+    raise ModelError(
+        f"No list of {count} decoder blocks was found in {type(model).__name__}.",
+        allowed="a decoder whose blocks are one list of num_hidden_layers modules",
+    )
+
+
+def _d_in(module: nn.Module) -> int:
+    weight: Any = module.weight
+    return weight.shape[0] if isinstance(module, Conv1D) else weight.shape[1]

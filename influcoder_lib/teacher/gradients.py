@@ -1,0 +1,197 @@
+"""Every sample's own LoRA gradient, sketched, from one forward and one backward of a batch.
+
+For a linear layer with input x, LoRA factors A, B and gradient d at its output, METHOD.md
+section 2 gives, a sample at a time,
+
+    dL/dB = scale * sum_t d_t (A x_t)^T          dL/dA = scale * sum_t (B^T d_t) x_t^T
+
+so hooks on the plain layer that see x and d are enough. With B = 0 the second is zero. The batch's
+loss is the sum of the samples' mean losses; rows are padded on the right, where a causal decoder
+lets nothing flow back, so neither padding nor neighbours change a gradient.
+"""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from influcoder_lib.errors import ModelError
+from influcoder_lib.models import TargetModel
+from influcoder_lib.samples import Sample
+from influcoder_lib.teacher.adapters import AdaptedLayer
+from influcoder_lib.teacher.sketch import CountSketch
+from influcoder_lib.teacher.tokens import Span, SpanEncoder, batches
+
+CODE_VERSION = "1"
+
+
+@dataclass(frozen=True)
+class FeatureBatch:
+    """Gradient features of some samples: indices into the samples given, rows (n, D) float32.
+
+    Rows are L2-normalised. A sample without a finite, non-zero gradient has no row; it is in
+    `unusable` with its reason.
+    """
+
+    indices: list[int]
+    rows: np.ndarray
+    unusable: dict[int, str]
+    tokens: int
+
+
+class GradientFeatures:
+    """Computes gradient features of samples for one target model, adapter and sketch."""
+
+    def __init__(
+        self,
+        target: TargetModel,
+        layers: Sequence[AdaptedLayer],
+        sketch: CountSketch,
+        window: int,
+        tokens_per_batch: int,
+    ) -> None:
+        self.target = target
+        self.layers = list(layers)
+        self.sketch = sketch
+        self.spans = SpanEncoder(target.tokenizer, window)
+        self.tokens_per_batch = tokens_per_batch
+        signature = inspect.signature(target.model.forward).parameters
+        self._can_select_logits = "logits_to_keep" in signature
+
+    def features(self, samples: Sequence[Sample]) -> Iterator[FeatureBatch]:
+        """Features batch by batch, longest samples first; together they cover every sample."""
+        spans = self.spans.encode(samples)
+        unusable = {
+            index: "the response has no token: its loss span is empty"
+            for index, span in enumerate(spans)
+            if not span.usable
+        }
+        if unusable:
+            yield FeatureBatch([], np.empty((0, self.sketch.dimensions), np.float32), unusable, 0)
+        usable = [index for index in range(len(spans)) if index not in unusable]
+        lengths = [len(spans[index].ids) for index in usable]
+        for group in batches(lengths, self.tokens_per_batch):
+            indices = [usable[position] for position in group]
+            yield self._batch(indices, [spans[index] for index in indices])
+
+    def gradients(self, spans: Sequence[Span]) -> dict[str, Tensor]:
+        """Full gradients of a batch by factor name: (n, d_out, r) and (n, r, d_in) float32.
+
+        Raises:
+            ModelError: a layer mixes the rows of a batch, so samples cannot be told apart.
+        """
+        collected: dict[str, Tensor] = {}
+
+        def keep(name: str, gradient: Tensor) -> None:
+            collected[name] = collected[name] + gradient if name in collected else gradient
+
+        self._backward(spans, keep)
+        return collected
+
+    def _batch(self, indices: list[int], spans: list[Span]) -> FeatureBatch:
+        accumulator = self.sketch.empty(len(spans), self.target.model.device)
+        self._backward(spans, lambda name, grad: self.sketch.add(accumulator, name, grad))
+        rows = accumulator.T.cpu()
+        norms = rows.norm(dim=1)
+        good = torch.isfinite(norms) & (norms > 0)
+        unusable = {
+            index: "the gradient is zero" if norm == 0 else "the gradient is not finite"
+            for index, norm, fine in zip(indices, norms.tolist(), good.tolist())
+            if not fine
+        }
+        kept = [index for index, fine in zip(indices, good.tolist()) if fine]
+        unit = (rows[good] / norms[good, None]).numpy()
+        return FeatureBatch(kept, unit, unusable, sum(len(span.ids) for span in spans))
+
+    def _backward(self, spans: Sequence[Span], sink: Any) -> None:
+        device = self.target.model.device
+        ids, mask, targets = (tensor.to(device) for tensor in self._pad(spans))
+        with _Hooks(self.layers, self.target.model, len(spans), sink), torch.enable_grad():
+            loss = self._loss(ids, mask, targets)
+            loss.backward()
+
+    def _loss(self, ids: Tensor, mask: Tensor, targets: Tensor) -> Tensor:
+        """Sum over samples of the mean cross-entropy of their response tokens."""
+        positions = (targets >= 0).any(dim=0).nonzero().squeeze(1) - 1
+        select = {"logits_to_keep": positions} if self._can_select_logits else {}
+        logits = self.target.model(
+            input_ids=ids, attention_mask=mask, use_cache=False, **select
+        ).logits
+        if not self._can_select_logits:
+            logits = logits[:, positions]
+        wanted = targets[:, positions + 1]
+        losses = functional.cross_entropy(
+            logits[wanted >= 0].float(), wanted[wanted >= 0], reduction="none"
+        )
+        counts = (wanted >= 0).sum(dim=1)
+        weights = (1.0 / counts).repeat_interleave(counts)
+        return (losses * weights).sum()
+
+    def _pad(self, spans: Sequence[Span]) -> tuple[Tensor, Tensor, Tensor]:
+        """Right-padded ids, attention mask and targets (-1 outside the loss), each (n, longest)."""
+        longest = max(len(span.ids) for span in spans)
+        tokenizer = self.target.tokenizer
+        fill = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+        ids = torch.full((len(spans), longest), fill)
+        mask = torch.zeros((len(spans), longest), dtype=torch.long)
+        targets = torch.full((len(spans), longest), -1)
+        for row, span in enumerate(spans):
+            ids[row, : len(span.ids)] = torch.tensor(span.ids)
+            mask[row, : len(span.ids)] = 1
+            # The first token of a row has nothing before it that could predict it.
+            start = max(1, span.loss_start)
+            targets[row, start : len(span.ids)] = torch.tensor(span.ids[start:])
+        return ids, mask, targets
+
+
+class _Hooks:
+    """Hooks on the adapted layers for one forward and backward; gone when the block ends."""
+
+    def __init__(
+        self, layers: Sequence[AdaptedLayer], model: Any, samples: int, sink: Any
+    ) -> None:
+        self.samples = samples
+        self.sink = sink
+        embeddings = model.get_input_embeddings()
+        self._handles = [embeddings.register_forward_hook(_require_grad)]
+        for layer in layers:
+            self._handles.append(layer.module.register_forward_hook(self._watch(layer)))
+
+    def __enter__(self) -> "_Hooks":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _watch(self, layer: AdaptedLayer) -> Any:
+        def on_forward(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            x = inputs[0].detach()
+            if x.ndim != 3 or len(x) != self.samples:
+                raise ModelError(
+                    f"The layer {layer.name} sees its input as {tuple(x.shape)}, which mixes the "
+                    f"{self.samples} samples of a batch.",
+                    allowed="layers whose input is (samples, tokens, width)",
+                    fix="choose another target model",
+                )
+            ax = functional.linear(x, layer.a)
+            kept_x = x if layer.b is not None else None
+            output.register_hook(lambda delta: self._collect(layer, ax, kept_x, delta))
+
+        return on_forward
+
+    def _collect(self, layer: AdaptedLayer, ax: Tensor, x: Tensor | None, delta: Tensor) -> None:
+        grad_b = torch.bmm(delta.transpose(1, 2), ax).float() * layer.scale
+        self.sink(f"{layer.name}.B", grad_b)
+        if layer.b is not None and x is not None:
+            grad_a = torch.bmm((delta @ layer.b).transpose(1, 2), x).float() * layer.scale
+            self.sink(f"{layer.name}.A", grad_a)
+
+
+def _require_grad(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    return output.detach().requires_grad_(True)

@@ -1,0 +1,52 @@
+"""CountSketch of a gradient, accumulated layer by layer so that the whole of it never exists.
+
+Charikar, Chen, Farach-Colton, "Finding frequent items in data streams" (2002): every coordinate
+goes to one of D buckets with a random sign. The map is linear and keeps inner products in
+expectation; the variance of a cosine is about 1/D.
+"""
+
+import functools
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from influcoder_lib import fingerprint
+
+
+class CountSketch:
+    """Adds the gradients of named layers into D buckets a sample.
+
+    Buckets and signs of a layer come from its name and the seed, so they are never stored and do
+    not depend on which layers came before.
+    """
+
+    def __init__(self, dimensions: int, seed: int) -> None:
+        self.dimensions = dimensions
+        self.seed = seed
+
+    def empty(self, samples: int, device: torch.device) -> Tensor:
+        """Accumulator for `add`: zeros (D, samples) float32."""
+        return torch.zeros(self.dimensions, samples, device=device)
+
+    def add(self, accumulator: Tensor, name: str, gradients: Tensor) -> None:
+        """Add one layer: gradients (samples, ...) float32 into accumulator (D, samples)."""
+        flat = gradients.reshape(len(gradients), -1)
+        buckets, signs = self.hashes(name, flat.shape[1], str(accumulator.device))
+        accumulator.index_add_(0, buckets, flat.T * signs[:, None])
+
+    def hashes(self, name: str, coordinates: int, device: str = "cpu") -> tuple[Tensor, Tensor]:
+        """Bucket (P,) int64 and sign (P,) float32 of every coordinate of a layer."""
+        return _hashes(self.dimensions, self.seed, name, coordinates, device)
+
+
+@functools.lru_cache(maxsize=4096)
+def _hashes(
+    dimensions: int, seed: int, name: str, coordinates: int, device: str
+) -> tuple[Tensor, Tensor]:
+    key = int(fingerprint.of_text("count-sketch", str(seed), name), 16)
+    # random_raw is the raw Philox stream, which numpy keeps stable across versions.
+    raw = np.random.Philox(key=key).random_raw(coordinates)
+    buckets = torch.from_numpy((raw >> np.uint64(1)).astype(np.int64) % dimensions)
+    signs = torch.from_numpy(1.0 - 2.0 * (raw & np.uint64(1)).astype(np.float32))
+    return buckets.to(device), signs.to(device)

@@ -1,0 +1,122 @@
+"""From samples to token spans: context, response, where the loss begins, and batches by tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from influcoder_lib.samples import Sample
+
+_PROBE = "\u2042"
+
+
+@dataclass(frozen=True)
+class Span:
+    """Token ids of one sample; the loss covers `ids[loss_start:]`, never empty if usable.
+
+    `prompt_cut` and `response_cut` count the tokens that the window left no room for.
+    """
+
+    ids: list[int]
+    loss_start: int
+    prompt_cut: int
+    response_cut: int
+    response_tokens: int
+
+    @property
+    def usable(self) -> bool:
+        """Whether the response has at least one token of its own."""
+        return self.response_tokens > 0
+
+    @property
+    def truncated(self) -> bool:
+        """Whether anything was cut to fit the window."""
+        return self.prompt_cut + self.response_cut > 0
+
+
+class SpanEncoder:
+    """Tokenises samples for one target model and window (METHOD.md, section 2).
+
+    Context is the tokenizer's chat template without the system message that some templates add,
+    or `prompt` and a newline where there is no template. The response, with end-of-sequence
+    appended, keeps at most half the window; the context is cut from its head to fit the rest.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, window: int) -> None:
+        self.tokenizer = tokenizer
+        self.window = window
+        self._has_template = bool(tokenizer.chat_template)
+        self._added = _added_by_template(tokenizer) if self._has_template else ""
+        self._start = _start_tokens(tokenizer)
+
+    def context(self, prompt: str) -> str:
+        """Text that stands before the response."""
+        if not self._has_template:
+            return f"{prompt}\n"
+        return _render(self.tokenizer, [("user", prompt)], reply=True).removeprefix(self._added)
+
+    def encode(self, samples: Sequence[Sample]) -> list[Span]:
+        """Spans of the samples, in their order."""
+        if not samples:
+            return []
+        contexts = self._tokens([self.context(sample.prompt) for sample in samples])
+        responses = self._tokens([sample.response for sample in samples])
+        return [self._fit(context, response) for context, response in zip(contexts, responses)]
+
+    def _fit(self, context: list[int], response: list[int]) -> Span:
+        eos = self.tokenizer.eos_token_id
+        target = response if eos is None else [*response, eos]
+        kept_target = target[: max(1, self.window // 2)]
+        room = self.window - len(kept_target) - len(self._start)
+        kept_context = context[max(0, len(context) - room) :] if room > 0 else []
+        head = [*self._start, *kept_context]
+        return Span(
+            ids=[*head, *kept_target],
+            loss_start=len(head),
+            prompt_cut=len(context) - len(kept_context),
+            response_cut=len(target) - len(kept_target),
+            response_tokens=len(response),
+        )
+
+    def _tokens(self, texts: list[str]) -> list[list[int]]:
+        return self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+
+
+def batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+    """Indices grouped so that rows times longest row stays within the budget, longest first.
+
+    A row longer than the budget makes a batch of its own. Equal lengths keep their order.
+    """
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    groups: list[list[int]] = []
+    for index in order:
+        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= token_budget:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return groups
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, turns: list[tuple[str, str]], reply: bool) -> str:
+    messages = [{"role": role, "content": content} for role, content in turns]
+    return str(
+        tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=reply)
+    )
+
+
+def _added_by_template(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Text a chat template puts before the first turn but not before a later one.
+
+    A start-of-sequence token in it goes as well: `_start_tokens` puts it back.
+    """
+    opening = [("user", _PROBE), ("assistant", _PROBE)]
+    before = _render(tokenizer, opening, reply=False)
+    turn = _render(tokenizer, [*opening, ("user", _PROBE)], reply=False).removeprefix(before)
+    alone = _render(tokenizer, [("user", _PROBE)], reply=False)
+    return alone.removesuffix(turn) if alone.endswith(turn) else ""
+
+
+def _start_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    bos = tokenizer.bos_token_id
+    ids = tokenizer("a", verbose=False)["input_ids"]
+    return [bos] if bos is not None and ids[:1] == [bos] else []
