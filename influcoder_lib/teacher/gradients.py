@@ -152,9 +152,7 @@ class GradientFeatures:
 class _Hooks:
     """Hooks on the adapted layers for one forward and backward; gone when the block ends."""
 
-    def __init__(
-        self, layers: Sequence[AdaptedLayer], model: Any, samples: int, sink: Any
-    ) -> None:
+    def __init__(self, layers: Sequence[AdaptedLayer], model: Any, samples: int, sink: Any) -> None:
         self.samples = samples
         self.sink = sink
         embeddings = model.get_input_embeddings()

@@ -99,9 +99,7 @@ def batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
 
 def _render(tokenizer: PreTrainedTokenizerBase, turns: list[tuple[str, str]], reply: bool) -> str:
     messages = [{"role": role, "content": content} for role, content in turns]
-    return str(
-        tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=reply)
-    )
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=reply))
 
 
 def _added_by_template(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -1,0 +1,211 @@
+"""The plan of what is out of date. Pure: recorded recipes and current facts in, steps out.
+
+An artifact is up to date when the recipe it was made from (content of its inputs, settings, code
+version) equals the current one. Times and git hashes never count. Skipping work goes through this
+plan and nothing else.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from influcoder_lib.store import Recipe
+
+Key = tuple[str, str | None]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One asset of the graph.
+
+    `inputs` are other nodes: a sharded node takes the same shard of a sharded input and the whole
+    of an unsharded one; an unsharded node takes every shard. `sources` name fingerprints of things
+    outside the graph; the source `shard` is the shard's own file. A frozen node, once made, moves
+    with its settings, sources and code only, never with its inputs.
+    """
+
+    name: str
+    sharded: bool
+    inputs: tuple[str, ...]
+    sources: tuple[str, ...]
+    code_version: str
+    frozen: bool = False
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is true now: shard files, other sources, settings by node, and what was recorded.
+
+    `recorded` maps (asset, shard) to (recipe, content fingerprint); `failed` maps it to the
+    fingerprint of the recipe that failed last.
+    """
+
+    shards: Mapping[str, str]
+    sources: Mapping[str, str]
+    settings: Mapping[str, Mapping[str, Any]]
+    recorded: Mapping[Key, tuple[Recipe, str]]
+    failed: Mapping[Key, str]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One artifact to make, and why; `ready` when none of its inputs is to be made first."""
+
+    asset: str
+    shard: str | None
+    reason: str
+    ready: bool
+
+
+def plan(nodes: Sequence[Node], facts: Facts) -> list[Step]:
+    """Steps in dependency order; empty when everything is up to date.
+
+    A step whose very recipe failed before is left out, and so is what could only be made from it.
+    """
+    by_name = {node.name: node for node in nodes}
+    planned: dict[Key, Step] = {}
+    blocked: set[Key] = set()
+    for node in in_order(nodes):
+        for shard in sorted(facts.shards) if node.sharded else [None]:
+            key = (node.name, shard)
+            step = _step(node, shard, by_name, facts, planned, blocked)
+            if step is None:
+                continue
+            if (
+                step.ready
+                and facts.failed.get(key) == recipe(node, shard, by_name, facts).fingerprint
+            ):
+                blocked.add(key)
+                continue
+            planned[key] = step
+    return list(planned.values())
+
+
+def recipe(node: Node, shard: str | None, by_name: Mapping[str, Node], facts: Facts) -> Recipe:
+    """The current recipe of one artifact, from the recorded content of its inputs."""
+    inputs = {
+        label(key): facts.recorded[key][1]
+        for key in input_keys(node, shard, by_name, facts)
+        if key in facts.recorded
+    }
+    for source in node.sources:
+        if source == "shard":
+            inputs["source:shard"] = facts.shards[str(shard)]
+        else:
+            inputs[f"source:{source}"] = facts.sources[source]
+    return Recipe(inputs, dict(facts.settings.get(node.name, {})), node.code_version)
+
+
+def input_keys(
+    node: Node, shard: str | None, by_name: Mapping[str, Node], facts: Facts
+) -> list[Key]:
+    """The artifacts that one artifact is made from."""
+    keys: list[Key] = []
+    for name in node.inputs:
+        if not by_name[name].sharded:
+            keys.append((name, None))
+        elif node.sharded:
+            keys.append((name, shard))
+        else:
+            keys.extend((name, each) for each in sorted(facts.shards))
+    return keys
+
+
+def in_order(nodes: Sequence[Node]) -> list[Node]:
+    """Nodes with every input before what is made from it, otherwise in the given order.
+
+    Raises:
+        ValueError: the graph has a cycle or an input that is no node.
+    """
+    done: list[Node] = []
+    left = list(nodes)
+    while left:
+        names = {node.name for node in done}
+        free = [node for node in left if set(node.inputs) <= names]
+        if not free:
+            raise ValueError(f"no order for {[node.name for node in left]}")
+        done.append(free[0])
+        left.remove(free[0])
+    return done
+
+
+def label(key: Key) -> str:
+    """`asset`, or `asset/shard`."""
+    asset, shard = key
+    return f"{asset}/{shard}" if shard else asset
+
+
+def _step(
+    node: Node,
+    shard: str | None,
+    by_name: Mapping[str, Node],
+    facts: Facts,
+    planned: Mapping[Key, Step],
+    blocked: set[Key],
+) -> Step | None:
+    key = (node.name, shard)
+    inputs = input_keys(node, shard, by_name, facts)
+    waiting = [each for each in inputs if each in planned]
+    if _never_possible(node, inputs, facts, planned):
+        blocked.add(key)
+        return None
+    made = facts.recorded.get(key)
+    if made is None:
+        return Step(node.name, shard, "never made", ready=not waiting)
+    current = recipe(node, shard, by_name, facts)
+    difference = _difference(made[0], current, node.frozen)
+    if difference:
+        return Step(node.name, shard, difference, ready=not waiting)
+    if waiting and not node.frozen:
+        return Step(node.name, shard, f"{label(waiting[0])} is made anew", ready=False)
+    return None
+
+
+def _never_possible(
+    node: Node, inputs: Sequence[Key], facts: Facts, planned: Mapping[Key, Step]
+) -> bool:
+    """A single missing input, or all shards of a merged one missing, with none of it planned."""
+    by_asset: dict[str, list[Key]] = {name: [] for name in node.inputs}
+    for each in inputs:
+        by_asset[each[0]].append(each)
+    return any(
+        not any(each in facts.recorded or each in planned for each in keys)
+        for keys in by_asset.values()
+    )
+
+
+def _difference(made: Recipe, current: Recipe, frozen: bool) -> str:
+    """Why the recorded recipe is not the current one, in words; empty if they are equal."""
+    if made.code_version != current.code_version:
+        return f"code version {made.code_version} → {current.code_version}"
+    before, after = _flat(made.settings), _flat(current.settings)
+    for name in sorted(before.keys() | after.keys()):
+        if before.get(name) != after.get(name):
+            return f"setting {name}: {before.get(name)!r} → {after.get(name)!r}"
+    for name in sorted(made.inputs.keys() | current.inputs.keys()):
+        if made.inputs.get(name) == current.inputs.get(name):
+            continue
+        if frozen and not name.startswith("source:"):
+            continue
+        what = name.removeprefix("source:")
+        if name not in made.inputs:
+            return f"{what} is new"
+        return f"{what} changed" if name in current.inputs else f"{what} is gone"
+    return ""
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        return {
+            key: leaf
+            for name, inner in value.items()
+            for key, leaf in _flat(inner, f"{prefix}.{name}" if prefix else str(name)).items()
+        }
+    return {prefix: list(value) if isinstance(value, tuple) else value}
+
+
+def as_json(steps: Sequence[Step]) -> list[dict[str, Any]]:
+    """The plan as a list of `{asset, shard, reason}`."""
+    return [
+        {name: value for name, value in asdict(step).items() if name != "ready"} for step in steps
+    ]

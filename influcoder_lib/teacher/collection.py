@@ -1,0 +1,77 @@
+"""Which samples get a gradient, and getting it: the draw of candidates, and features with resume."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from influcoder_lib import fingerprint
+from influcoder_lib.rows import RowStore
+from influcoder_lib.samples import Sample
+from influcoder_lib.teacher.gradients import GradientFeatures
+
+
+@dataclass(frozen=True)
+class Collected:
+    """Samples with their unit features (n, D) float16, in the order given; the rest with reasons."""
+
+    samples: list[Sample]
+    features: np.ndarray
+    unusable: dict[str, str]
+    computed: int
+    truncated: int
+
+
+def draw(sample_ids: Sequence[str], count: int, seed: int) -> list[int]:
+    """Positions of the `count` samples with the lowest hash of seed and id, lowest first.
+
+    Whether a sample is drawn depends on its own shard only, never on how many shards there are.
+    """
+    keys = [(fingerprint.draw_key(seed, each), each) for each in sample_ids]
+    return sorted(range(len(keys)), key=keys.__getitem__)[:count]
+
+
+def collect(
+    engine: Callable[[], GradientFeatures],
+    samples: Sequence[Sample],
+    rows: RowStore,
+    progress: Callable[[str], None],
+) -> Collected:
+    """Features of the samples, taken from `rows` where they are and appended to it batch by batch.
+
+    `engine` is asked for only if something has to be computed.
+    """
+    missing = [sample for sample in samples if sample.sample_id not in rows]
+    unusable: dict[str, str] = {}
+    if missing:
+        unusable = _compute(engine(), missing, rows, progress)
+    kept = [sample for sample in samples if sample.sample_id not in unusable]
+    features = rows.take([sample.sample_id for sample in kept])
+    truncated = sum(span.truncated for span in engine().spans.encode(samples)) if samples else 0
+    return Collected(kept, features, unusable, len(missing) - len(unusable), truncated)
+
+
+def _compute(
+    engine: GradientFeatures,
+    samples: Sequence[Sample],
+    rows: RowStore,
+    progress: Callable[[str], None],
+) -> dict[str, str]:
+    unusable: dict[str, str] = {}
+    total = sum(len(span.ids) for span in engine.spans.encode(samples))
+    begin, tokens, done = time.monotonic(), 0, 0
+    for batch in engine.features(samples):
+        if batch.indices:
+            ids = [samples[index].sample_id for index in batch.indices]
+            rows.append(ids, batch.rows.astype(np.float16))
+        for index, reason in batch.unusable.items():
+            unusable[samples[index].sample_id] = reason
+        tokens += batch.tokens
+        done += len(batch.indices) + len(batch.unusable)
+        rate = tokens / max(time.monotonic() - begin, 1e-9)
+        left = (total - tokens) / rate if rate else 0.0
+        progress(
+            f"gradients of {done} of {len(samples)} samples, {rate:,.0f} tokens/s, {left:.0f} s left"
+        )
+    return unusable
