@@ -135,7 +135,7 @@ def load_target(folder: Path, dtype: Dtype) -> TargetModel:
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    # The CPU's fused attention is slower backward than the plain one on rows of a few hundred tokens.
+    # On the CPU, fused attention is slower backward than plain on rows of a few hundred tokens.
     attention = "sdpa" if device == "cuda" else "eager"
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)

@@ -2,7 +2,7 @@
 
 A row store is a folder of segments for one key (everything that shapes the vectors: model,
 adapter, dtype, window, sketch, code version). Each segment is one safetensors file, written whole
-or not at all, so a killed run loses at most the segment in hand and the next one goes on from there.
+or not at all, so a killed run loses at most the segment in hand and the next one goes on.
 """
 
 import secrets

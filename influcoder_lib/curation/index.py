@@ -37,7 +37,9 @@ def search(segments: Mapping[str, Path], vector: np.ndarray, top: int) -> list[H
         segment = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
         scores, rows = segment.search(vector.reshape(1, -1).astype(np.float32), top)
         hits.extend(
-            Hit(shard, int(row), float(score)) for row, score in zip(rows[0], scores[0]) if row >= 0
+            Hit(shard, int(row), float(score))
+            for row, score in zip(rows[0], scores[0], strict=True)
+            if row >= 0
         )
     return best(hits, top)
 

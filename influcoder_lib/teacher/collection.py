@@ -1,4 +1,4 @@
-"""Which samples get a gradient, and getting it: the draw of candidates, and features with resume."""
+"""Which samples get a gradient, and getting it: the draw of candidates, features with resume."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from influcoder_lib.teacher.gradients import GradientFeatures
 
 @dataclass(frozen=True)
 class Collected:
-    """Samples with their unit features (n, D) float16, in the order given; the rest with reasons."""
+    """Samples with unit features (n, D) float16, in the order given; the rest with reasons."""
 
     samples: list[Sample]
     features: np.ndarray
@@ -72,6 +72,7 @@ def _compute(
         rate = tokens / max(time.monotonic() - begin, 1e-9)
         left = (total - tokens) / rate if rate else 0.0
         progress(
-            f"gradients of {done} of {len(samples)} samples, {rate:,.0f} tokens/s, {left:.0f} s left"
+            f"gradients of {done} of {len(samples)} samples, {rate:,.0f} tokens/s, "
+            f"{left:.0f} s left"
         )
     return unusable

@@ -101,10 +101,10 @@ class GradientFeatures:
         good = torch.isfinite(norms) & (norms > 0)
         unusable = {
             index: "the gradient is zero" if norm == 0 else "the gradient is not finite"
-            for index, norm, fine in zip(indices, norms.tolist(), good.tolist())
+            for index, norm, fine in zip(indices, norms.tolist(), good.tolist(), strict=True)
             if not fine
         }
-        kept = [index for index, fine in zip(indices, good.tolist()) if fine]
+        kept = [index for index, fine in zip(indices, good.tolist(), strict=True) if fine]
         unit = (rows[good] / norms[good, None]).numpy()
         return FeatureBatch(kept, unit, unusable, sum(len(span.ids) for span in spans))
 

@@ -45,7 +45,7 @@ def ranks(matrix: np.ndarray) -> np.ndarray:
 
 
 def normalise_prompt(prompt: str) -> str:
-    """A prompt without case, accents' composition, punctuation and spacing: the unit of splitting."""
+    """A prompt without case, punctuation and spacing, in NFKC: the unit of splitting."""
     folded = unicodedata.normalize("NFKC", prompt).casefold()
     return " ".join(re.findall(r"\w+", folded))
 
@@ -70,10 +70,10 @@ def splits(prompts: Sequence[str], seed: int, validation: float, test: float) ->
     assigned = [split_of(prompt, seed, validation, test) for prompt in prompts]
     shingles = [_shingles(normalise_prompt(prompt)) for prompt in prompts]
     result: list[Split | None] = []
-    for split, own in zip(assigned, shingles):
+    for split, own in zip(assigned, shingles, strict=True):
         held_out = (
             other
-            for other_split, other in zip(assigned, shingles)
+            for other_split, other in zip(assigned, shingles, strict=True)
             if _SPLIT_CODE[other_split] > _SPLIT_CODE[split]
         )
         result.append(None if any(_jaccard(own, other) >= _NEAR for other in held_out) else split)

@@ -61,7 +61,10 @@ class SpanEncoder:
             return []
         contexts = self._tokens([self.context(sample.prompt) for sample in samples])
         responses = self._tokens([sample.response for sample in samples])
-        return [self._fit(context, response) for context, response in zip(contexts, responses)]
+        return [
+            self._fit(context, response)
+            for context, response in zip(contexts, responses, strict=True)
+        ]
 
     def _fit(self, context: list[int], response: list[int]) -> Span:
         eos = self.tokenizer.eos_token_id
