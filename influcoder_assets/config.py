@@ -36,7 +36,9 @@ class ColumnSettings(Section):
     """Which column (or JSON key) of a row holds what."""
 
     prompt: Text = Field(default="prompt", description="Column with the prompt.")
-    response: Text = Field(default="response", description="Column with the response.")
+    response: Text = Field(
+        default="response", validate_default=True, description="Column with the response."
+    )
     label: Text | None = Field(
         default=None, description="Column with a human label, used only to measure and report."
     )
@@ -81,7 +83,8 @@ class CorpusSettings(Section):
     max_characters: int = Field(
         default=200_000,
         ge=1,
-        description="Longest prompt plus response; a row that is longer goes to quarantine.",
+        description="Longest prompt, or response, in characters; a row with a longer one goes to"
+        " quarantine.",
     )
 
 

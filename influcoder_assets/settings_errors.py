@@ -94,7 +94,7 @@ def _describe(
         case "missing" if field:
             return Problem(key, f"this is required: {field.description}", line, allowed)
         case "extra_forbidden" | "invalid_key":
-            keys = "one of: " + ", ".join(owner.model_fields)
+            keys = "one of " + ", ".join(owner.model_fields)
             fix = _meant(key[-1], owner, model)
             return Problem(key, f"there is no such key (its value is {given})", line, keys, fix)
         case "rejected":
@@ -108,7 +108,7 @@ def _describe(
             tag = context["tag"]
             where = (*key, "source")
             what = f"{_show(tag)} is not allowed"
-            return Problem(where, what, line, "one of: " + ", ".join(tags), _closest(tag, tags))
+            return Problem(where, what, line, "one of " + ", ".join(tags), _closest(tag, tags))
     choices = _choices(field.annotation) if field else []
     fix = _closest(details["input"], choices)
     return Problem(key, f"{given} is not allowed", line, allowed, fix)
@@ -174,7 +174,8 @@ def _allowed_by(annotation: Any, metadata: Sequence[Any] = ()) -> str:
         base, *more = get_args(annotation)
         return _allowed_by(base, [*metadata, *_flat(more)])
     if origin is Literal:
-        return "one of: " + ", ".join(map(str, get_args(annotation)))
+        choices = [str(choice) for choice in get_args(annotation)]
+        return choices[0] if len(choices) == 1 else "one of " + ", ".join(choices)
     if sections := _sections(annotation):
         names = dict.fromkeys(name for section in sections for name in section.model_fields)
         return "a section with the keys " + ", ".join(names)

@@ -14,7 +14,7 @@ class FreshAdapter(Section):
     source: Literal["fresh"] = Field(
         default="fresh",
         description="fresh: a new, seeded LoRA adapter; peft: an adapter that was trained.",
-        json_schema_extra={"allowed": "one of: fresh, peft"},
+        json_schema_extra={"allowed": "one of fresh, peft"},
     )
     rank: int = Field(default=16, ge=1, le=1024, description="Rank of the adapter.")
     seed: Seed = Field(default=0, description="Seed of the adapter's random weights.")
@@ -25,7 +25,7 @@ class PeftAdapter(Section):
 
     source: Literal["peft"] = Field(
         description="fresh: a new, seeded LoRA adapter; peft: an adapter that was trained.",
-        json_schema_extra={"allowed": "one of: fresh, peft"},
+        json_schema_extra={"allowed": "one of fresh, peft"},
     )
     path: HomePath = Field(description="Folder of a LoRA adapter saved by PEFT.")
 

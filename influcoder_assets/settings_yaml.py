@@ -46,8 +46,8 @@ def read_yaml(file: Path) -> Document:
         SettingsError: the file cannot be read, is not UTF-8, is no YAML, or holds no mapping.
     """
     text = _read_text(file)
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         data = {} if node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
@@ -56,8 +56,6 @@ def read_yaml(file: Path) -> Document:
         raise SettingsError(
             f"This is no YAML that can be read: {' '.join(str(error).split())}", where=str(file)
         ) from None
-    finally:
-        loader.dispose()
     if not isinstance(data, dict):
         raise SettingsError(
             "The settings are no mapping of keys to values.",

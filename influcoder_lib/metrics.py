@@ -189,11 +189,9 @@ def _residuals(rows: Floats, basis: Floats) -> Floats:
     # Centring first keeps digits when all values share a large offset.
     centred = rows - rows.mean(axis=1, keepdims=True)
     spread = np.abs(centred).max(axis=1, keepdims=True)
-    # A constant row's own mean may be off by one rounding step.
-    spread[spread <= 1e-14 * np.abs(rows).max(axis=1, keepdims=True)] = np.inf
     residuals = centred - (centred @ basis) @ basis.T
     # "+ 0.0" turns -0.0 into 0.0; ranks do not see the difference, readers do.
-    return np.round(residuals / spread / _NOISE) + 0.0
+    return np.round(residuals / np.where(spread > 0, spread, 1.0) / _NOISE) + 0.0
 
 
 def _relevance(

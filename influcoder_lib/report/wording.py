@@ -69,12 +69,12 @@ def tiles(report: Report) -> list[Tile]:
             f"{percent(share(total.quarantined or 0, total.rows_in))} of rows in",
         ),
         Tile(
-            "truncated for the encoder",
+            "truncated, encoder",
             percent(share(cut.encoder, cut.encoder_measured)),
             f"{count(cut.encoder)} of {_plural(cut.encoder_measured, 'sample')}",
         ),
         Tile(
-            "truncated for the teacher",
+            "truncated, teacher",
             percent(share(cut.teacher, cut.teacher_measured)),
             f"{count(cut.teacher)} {measured}",
         ),

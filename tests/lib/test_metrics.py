@@ -78,10 +78,11 @@ def test_a_perfect_prediction_stays_perfect_without_length():
     assert result == metrics.Fidelity(*(pytest.approx(1.0),) * 4)
 
 
-def test_constant_predictions_have_fidelity_zero():
+@pytest.mark.parametrize("value", [0.0, 0.1, -1e8 / 3])
+def test_constant_predictions_have_fidelity_zero(value):
     rng = np.random.default_rng(1)
     truth = rng.normal(size=(2, 13))
-    result = metrics.fidelity(np.full((2, 13), 0.1), truth, *lengths(rng, 13))
+    result = metrics.fidelity(np.full((2, 13), value), truth, *lengths(rng, 13))
     assert result == metrics.Fidelity(0.0, 0.0, 0.0, 0.0)
 
 

@@ -18,7 +18,7 @@ def some(count, seed=0):
     rng = np.random.default_rng(seed)
     return [
         make("p" * int(a), "r" * int(b) + str(n))
-        for n, (a, b) in enumerate(zip(rng.integers(0, 90, count), rng.integers(1, 300, count)))
+        for n, (a, b) in enumerate(zip(*rng.integers((0, 1), (90, 300), (count, 2)).T, strict=True))
     ]
 
 
