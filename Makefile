@@ -15,7 +15,7 @@ help:
 
 # The stamp is written last, so an interrupted installation starts again.
 .venv/.installed: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else f"Influcoder needs Python 3.11 or newer; $(PYTHON) is {v[0]}.{v[1]}. Name another one: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else "Influcoder needs Python 3.11 or newer; $(PYTHON) is %d.%d. Name another one: make PYTHON=python3.12 ..." % v[:2])'
 	$(PYTHON) -m venv .venv
 	awk '/^[a-z]/ {uv = /^uv==/} uv' requirements.lock > .venv/uv.txt
 	$(VENV)/pip install --quiet --disable-pip-version-check --require-hashes -r .venv/uv.txt

@@ -129,7 +129,7 @@ def combine(aggregates: Sequence[Json], rules: Sequence[Rule]) -> Json:
 def _counts(shard: str, decisions: Counter[Any], quarantined: int, rows_in: int) -> Json:
     kept, dropped = decisions["keep"], decisions["drop"]
     undecided = decisions.total() - kept - dropped
-    if rows_in != kept + dropped + quarantined:
+    if undecided or rows_in != kept + dropped + quarantined:
         raise DataError(
             f"The rows of shard {shard} do not add up: {rows_in} came in, {kept} were kept, "
             f"{dropped} dropped, {quarantined} quarantined, {undecided} have no decision.",

@@ -1,0 +1,100 @@
+"""The MLflow registry of a home: experiments, runs, encoder versions, and the alias `champion`."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+EXPERIMENT = "influcoder"
+MODEL = "influence-encoder"
+ALIAS = "champion"
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Talks to MLflow; every method is one small transaction."""
+
+    home: Path
+
+    @property
+    def address(self) -> str:
+        """MLflow's tracking and registry URI: a SQLite file in the home, unless the user set one."""
+        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.home / 'mlflow.db'}"
+
+    @cached_property
+    def client(self) -> Any:
+        """The MLflow client."""
+        from mlflow import MlflowClient
+
+        return MlflowClient(self.address, self.address)
+
+    def log_run(
+        self,
+        name: str,
+        params: Mapping[str, Any],
+        metrics: Mapping[str, list[tuple[int, float]]],
+        tags: Mapping[str, str],
+        folders: Mapping[str, Path],
+    ) -> str:
+        """Log one finished run: params, metrics by step, and folders of files; returns its id."""
+        run_id = self.client.create_run(self._experiment(), run_name=name, tags=dict(tags)).info.run_id
+        for key, value in params.items():
+            self.client.log_param(run_id, key, value)
+        for key, series in metrics.items():
+            for step, value in series:
+                self.client.log_metric(run_id, key, value, step=step)
+        for target, folder in folders.items():
+            self.client.log_artifacts(run_id, str(folder), target)
+        self.client.set_terminated(run_id)
+        return str(run_id)
+
+    def register(self, run_id: str, artifact: str, tags: Mapping[str, str]) -> str:
+        """Register a run's artifact folder as the next version of the encoder; returns it."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.create_registered_model(MODEL)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        source = f"{self.client.get_run(run_id).info.artifact_uri}/{artifact}"
+        version = self.client.create_model_version(MODEL, source, run_id, tags=dict(tags))
+        return str(version.version)
+
+    def promote(self, version: str) -> None:
+        """Point the alias `champion` at a version."""
+        self.client.set_registered_model_alias(MODEL, ALIAS, version)
+
+    def champion(self) -> str | None:
+        """The version that the alias `champion` points at."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return str(self.client.get_model_version_by_alias(MODEL, ALIAS).version)
+        except MlflowException:
+            return None
+
+    def version_of(self, encoder: str) -> str | None:
+        """The newest version whose tag `fingerprint` is the encoder's."""
+        found = self.client.search_model_versions(f"name='{MODEL}'")
+        versions = [int(v.version) for v in found if v.tags.get("fingerprint") == encoder]
+        return str(max(versions)) if versions else None
+
+    def download(self, version: str, target: Path) -> Path:
+        """Copy a version's files below `target`; returns their folder."""
+        from mlflow.artifacts import download_artifacts
+
+        source = self.client.get_model_version_download_uri(MODEL, version)
+        return Path(download_artifacts(artifact_uri=source, dst_path=str(target)))
+
+    def _experiment(self) -> str:
+        found = self.client.get_experiment_by_name(EXPERIMENT)
+        if found is not None:
+            return str(found.experiment_id)
+        # Without a location of its own, an experiment writes into the working directory.
+        folder = self.home / "mlartifacts"
+        return str(self.client.create_experiment(EXPERIMENT, artifact_location=folder.as_uri()))

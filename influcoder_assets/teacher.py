@@ -1,0 +1,153 @@
+"""The teacher's assets: gradient features of drawn candidates, the frozen distillation set, and
+the rankings that the student learns."""
+
+import numpy as np
+import polars as pl
+
+from influcoder_assets.config import Settings
+from influcoder_assets.maker import Task, asset_maker
+from influcoder_lib.rows import RowStore
+from influcoder_lib.samples import read_samples, to_samples
+from influcoder_lib.teacher import rankings
+from influcoder_lib.teacher.collection import Collected, collect, draw
+from influcoder_lib.teacher.distillation_set import DistillationSet
+from influcoder_lib.teacher.engine import TeacherSettings, open_teacher
+
+_CANDIDATE_COLUMNS = ("sample_id", "prompt", "response", "label", "file", "row")
+
+
+def teacher_settings(settings: Settings) -> TeacherSettings:
+    """The teacher's part of the user's settings."""
+    target = settings.target_model
+    adapter = target.adapter
+    return TeacherSettings(
+        dtype=target.dtype,
+        window=target.window,
+        tokens_per_batch=target.tokens_per_batch,
+        rank=adapter.rank if adapter.source == "fresh" else 0,
+        seed=adapter.seed if adapter.source == "fresh" else 0,
+        adapter=adapter.path if adapter.source == "peft" else None,
+        sketch_dimensions=target.sketch.dimensions,
+        sketch_seed=target.sketch.seed,
+    )
+
+
+def _shaping(settings: Settings) -> dict[str, object]:
+    """What of the target model's settings shapes a feature; where it lies and batches do not."""
+    return settings.target_model.model_dump(
+        mode="json", exclude={"path": True, "tokens_per_batch": True, "adapter": {"path"}}
+    )
+
+
+@asset_maker(
+    group="teacher",
+    inputs=("corpus",),
+    sources=("target_model",),
+    sharded=True,
+    settings=lambda s: {
+        **_shaping(s),
+        "candidates": s.distillation.candidates_per_shard,
+        "draw_seed": s.distillation.seed,
+    },
+    kinds=("pytorch", "numpy"),
+)
+def gradient_projections(task: Task) -> None:
+    """Uncentred gradient features of the candidates drawn from one shard."""
+    distillation = task.settings.distillation
+    samples = read_samples(task.file("corpus", "samples.parquet", task.shard_name))
+    drawn = samples[
+        draw(samples["sample_id"], distillation.candidates_per_shard, distillation.seed)
+    ]
+    found = _features(task, drawn)
+    kept = drawn.filter(~pl.col("sample_id").is_in(list(found.unusable)))
+    kept.select(_CANDIDATE_COLUMNS).write_parquet(task.out("candidates.parquet"))
+    _write_unusable(found, drawn).write_parquet(task.out("unusable.parquet"))
+    np.save(task.out("features.npy"), found.features)
+    task.draft.rows = len(kept)
+    task.draft.summary |= {
+        "candidates": len(kept),
+        "unusable": len(found.unusable),
+        "truncated": found.truncated,
+        "measured": len(drawn),
+    }
+
+
+@asset_maker(
+    group="teacher",
+    inputs=("gradient_projections", "behavior_queries"),
+    sources=("target_model",),
+    settings=lambda s: {
+        **_shaping(s),
+        **s.distillation.model_dump(mode="json", exclude={"influence", "candidates_per_shard"}),
+    },
+    frozen=True,
+    kinds=("numpy",),
+)
+def distillation_set(task: Task) -> None:
+    """Frozen queries and candidates with features, splits and centring mean."""
+    settings = task.settings.distillation
+    queries = pl.read_parquet(task.file("behavior_queries", "queries.parquet"))
+    queries = queries.unique("sample_id", keep="first", maintain_order=True)
+    found = _features(task, queries)
+    usable = queries.filter(~pl.col("sample_id").is_in(list(found.unusable)))
+    shards = task.each("gradient_projections")
+    candidates = pl.concat(
+        pl.read_parquet(task.file("gradient_projections", "candidates.parquet", shard))
+        for shard in shards
+    )
+    features = np.concatenate(
+        [np.load(task.file("gradient_projections", "features.npy", shard)) for shard in shards]
+    )
+    frozen = DistillationSet.freeze(
+        usable,
+        found.features,
+        candidates,
+        features,
+        settings.seed,
+        settings.validation,
+        settings.test,
+    )
+    frozen.save(task.draft.folder)
+    task.draft.rows = len(frozen.candidates)
+    task.draft.summary |= {**frozen.counts(), "unusable_queries": len(found.unusable)}
+
+
+@asset_maker(
+    group="teacher",
+    inputs=("distillation_set",),
+    settings=lambda s: {"influence": s.distillation.influence},
+    kinds=("numpy",),
+)
+def teacher_rankings(task: Task) -> None:
+    """Influence and rank of every candidate for every query of the distillation set."""
+    frozen = DistillationSet.load(task.folder("distillation_set"))
+    influence = frozen.influence(task.settings.distillation.influence)
+    np.save(task.out("influence.npy"), influence)
+    np.save(task.out("ranks.npy"), rankings.ranks(influence))
+    task.draft.rows = len(influence)
+    task.draft.summary |= {
+        "queries": influence.shape[0],
+        "candidates": influence.shape[1],
+        "mean_influence": float(influence.mean()),
+        "spread_of_influence": float(influence.std()),
+    }
+
+
+def _features(task: Task, frame: pl.DataFrame) -> Collected:
+    settings = teacher_settings(task.settings)
+    key = settings.key(task.facts.sources["target_model"])
+    workspace = task.workspace
+    return collect(
+        lambda: open_teacher(workspace.target_files, workspace.data / "models", settings),
+        to_samples(frame),
+        RowStore(workspace.data / "rows" / "gradients" / key),
+        task.say,
+    )
+
+
+def _write_unusable(found: Collected, drawn: pl.DataFrame) -> pl.DataFrame:
+    reasons = pl.DataFrame(
+        {"sample_id": list(found.unusable), "reason": list(found.unusable.values())},
+        schema={"sample_id": pl.String, "reason": pl.String},
+    )
+    return reasons.join(drawn.select("sample_id", "file", "row"), on="sample_id", how="left")

@@ -1,0 +1,145 @@
+"""The frozen distillation set: queries and candidates with features and splits, and the mean."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from influcoder_lib.errors import DataError
+from influcoder_lib.samples import Sample, to_samples
+from influcoder_lib.teacher import rankings
+
+_LEAST = {"train": 4, "validation": 2, "test": 2}
+
+
+@dataclass(frozen=True)
+class Part:
+    """Samples of one split, with their unit features (n, D) float32, uncentred."""
+
+    samples: list[Sample]
+    features: np.ndarray
+
+
+@dataclass(frozen=True)
+class DistillationSet:
+    """Queries and candidates as frames with a `split` column; features (n, D) float16 beside them.
+
+    `mean` (D,) float32 is that of the train candidates.
+    """
+
+    queries: pl.DataFrame
+    candidates: pl.DataFrame
+    query_features: np.ndarray
+    candidate_features: np.ndarray
+    mean: np.ndarray
+
+    @classmethod
+    def freeze(
+        cls,
+        queries: pl.DataFrame,
+        query_features: np.ndarray,
+        candidates: pl.DataFrame,
+        candidate_features: np.ndarray,
+        seed: int,
+        validation: float,
+        test: float,
+    ) -> "DistillationSet":
+        """Split queries and candidates by prompt, drop near-duplicates of held-out ones, centre.
+
+        Both frames need `sample_id` and `prompt`. A candidate that is a query is left out too.
+
+        Raises:
+            DataError: a split has too few queries or candidates to learn or judge from.
+        """
+        prompts = [*queries["prompt"], *candidates["prompt"]]
+        both = rankings.splits(prompts, seed, validation, test)
+        query_ids = set(queries["sample_id"])
+        own = [
+            None if sample_id in query_ids else split
+            for sample_id, split in zip(
+                candidates["sample_id"], both[len(queries) :], strict=True
+            )
+        ]
+        queries, query_features = _keep(queries, query_features, both[: len(queries)])
+        candidates, candidate_features = _keep(candidates, candidate_features, own)
+        for name, frame in (("queries", queries), ("candidates", candidates)):
+            _check_splits(name, frame)
+        train = (candidates["split"] == "train").to_numpy()
+        mean = rankings.centring_mean(candidate_features[train])
+        return cls(queries, candidates, query_features, candidate_features, mean)
+
+    def query_part(self, split: str) -> Part:
+        """Queries of one split."""
+        return _part(self.queries, self.query_features, split)
+
+    def candidate_part(self, split: str) -> Part:
+        """Candidates of one split."""
+        return _part(self.candidates, self.candidate_features, split)
+
+    def save(self, folder: Path) -> None:
+        """Write the set's files into a folder."""
+        self.queries.write_parquet(folder / "queries.parquet")
+        self.candidates.write_parquet(folder / "candidates.parquet")
+        np.save(folder / "query_features.npy", self.query_features)
+        np.save(folder / "candidate_features.npy", self.candidate_features)
+        np.save(folder / "centring_mean.npy", self.mean)
+
+    @classmethod
+    def load(cls, folder: Path) -> "DistillationSet":
+        """Read what `save` wrote."""
+        return cls(
+            pl.read_parquet(folder / "queries.parquet"),
+            pl.read_parquet(folder / "candidates.parquet"),
+            np.load(folder / "query_features.npy", allow_pickle=False),
+            np.load(folder / "candidate_features.npy", allow_pickle=False),
+            np.load(folder / "centring_mean.npy", allow_pickle=False),
+        )
+
+    def influence(self, kind: str) -> np.ndarray:
+        """Influence (Q, N) float32 of every query on every candidate: `centred` or `raw`."""
+        queries, candidates = self.query_features, self.candidate_features
+        if kind == "centred":
+            queries = rankings.centre(queries, self.mean)
+            candidates = rankings.centre(candidates, self.mean)
+        return rankings.influence(queries, candidates)
+
+    def counts(self) -> dict[str, int]:
+        """Queries and candidates in each split."""
+        return {
+            f"{split}_{name}": int((frame["split"] == split).sum())
+            for name, frame in (("queries", self.queries), ("candidates", self.candidates))
+            for split in _LEAST
+        }
+
+
+def _keep(
+    frame: pl.DataFrame, features: np.ndarray, splits: list[rankings.Split | None]
+) -> tuple[pl.DataFrame, np.ndarray]:
+    order = frame.with_columns(
+        pl.Series("split", splits, dtype=pl.String), pl.int_range(pl.len()).alias("_at")
+    )
+    kept = order.filter(pl.col("split").is_not_null()).unique("sample_id", keep="first")
+    kept = kept.sort("sample_id")
+    return kept.drop("_at"), features[kept["_at"].to_numpy()]
+
+
+def _check_splits(name: str, frame: pl.DataFrame) -> None:
+    counts = {split: int((frame["split"] == split).sum()) for split in _LEAST}
+    if any(counts[split] < least for split, least in _LEAST.items()):
+        raise DataError(
+            f"Too few {name} to distil from: {json.dumps(counts)}.",
+            where="distillation_set",
+            allowed=f"at least {json.dumps(_LEAST)}",
+            fix=(
+                "give more query samples with different prompts"
+                if name == "queries"
+                else "raise distillation.candidates_per_shard, or add samples to the corpus"
+            ),
+        )
+
+
+def _part(frame: pl.DataFrame, features: np.ndarray, split: str) -> Part:
+    chosen = (frame["split"] == split).to_numpy()
+    return Part(to_samples(frame.filter(chosen)), features[chosen].astype(np.float32))

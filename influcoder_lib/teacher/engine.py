@@ -1,0 +1,57 @@
+"""Opening the teacher: target model, adapter and sketch from settings, kept for the process."""
+
+import functools
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from influcoder_lib import fingerprint, models
+from influcoder_lib.teacher import gradients
+from influcoder_lib.teacher.adapters import fresh_adapter, trained_adapter
+from influcoder_lib.teacher.gradients import GradientFeatures
+from influcoder_lib.teacher.sketch import CountSketch
+
+
+@dataclass(frozen=True)
+class TeacherSettings:
+    """What shapes a gradient feature, and `tokens_per_batch`, which only shapes memory.
+
+    `adapter` is the folder of a trained adapter; None takes a fresh one of `rank` and `seed`.
+    """
+
+    dtype: models.Dtype
+    window: int
+    tokens_per_batch: int
+    rank: int
+    seed: int
+    adapter: Path | None
+    sketch_dimensions: int
+    sketch_seed: int
+
+    def key(self, model: str) -> str:
+        """Name of the row store for features of a model (and adapter) with this fingerprint."""
+        shaping = {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in ("tokens_per_batch", "adapter")
+        }
+        return fingerprint.of_text(model, gradients.CODE_VERSION, fingerprint.of_json(shaping))
+
+
+@functools.lru_cache(maxsize=1)
+def open_teacher(
+    files: models.ModelFiles, cache: Path, settings: TeacherSettings
+) -> GradientFeatures:
+    """Load the target model and prepare it for gradient features.
+
+    Raises:
+        ModelError: model or adapter cannot be used.
+    """
+    models.quiet()
+    target = models.load_target(models.unpack(files, cache), settings.dtype)
+    layers = (
+        fresh_adapter(target.model, settings.rank, settings.seed)
+        if settings.adapter is None
+        else trained_adapter(target.model, settings.adapter)
+    )
+    sketch = CountSketch(settings.sketch_dimensions, settings.sketch_seed)
+    return GradientFeatures(target, layers, sketch, settings.window, settings.tokens_per_batch)
