@@ -77,7 +77,9 @@ class Task:
 
     def each(self, asset: str) -> list[str]:
         """Shards of a sharded input that are in the corpus now and were made."""
-        return [shard for shard in sorted(self.facts.shards) if (asset, shard) in self.facts.recorded]
+        return [
+            shard for shard in sorted(self.facts.shards) if (asset, shard) in self.facts.recorded
+        ]
 
     def out(self, name: str) -> Path:
         """Where to write a file of this artifact."""

@@ -1,7 +1,8 @@
 """The MLflow registry of a home: experiments, runs, encoder versions, and the alias `champion`."""
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,7 @@ class Registry:
 
     @property
     def address(self) -> str:
-        """MLflow's tracking and registry URI: a SQLite file in the home, unless the user set one."""
+        """MLflow's tracking and registry URI: MLFLOW_TRACKING_URI, else SQLite in the home."""
         return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.home / 'mlflow.db'}"
 
     @cached_property
@@ -39,9 +40,12 @@ class Registry:
         metrics: Mapping[str, list[tuple[int, float]]],
         tags: Mapping[str, str],
         folders: Mapping[str, Path],
+        files: Sequence[Path],
     ) -> str:
-        """Log one finished run: params, metrics by step, and folders of files; returns its id."""
-        run_id = self.client.create_run(self._experiment(), run_name=name, tags=dict(tags)).info.run_id
+        """Log one finished run: params, metrics by step, folders and files; returns its id."""
+        run_id = self.client.create_run(
+            self._experiment(), run_name=name, tags=dict(tags)
+        ).info.run_id
         for key, value in params.items():
             self.client.log_param(run_id, key, value)
         for key, series in metrics.items():
@@ -49,8 +53,16 @@ class Registry:
                 self.client.log_metric(run_id, key, value, step=step)
         for target, folder in folders.items():
             self.client.log_artifacts(run_id, str(folder), target)
+        for path in files:
+            self.client.log_artifact(run_id, str(path))
         self.client.set_terminated(run_id)
         return str(run_id)
+
+    def add(self, run_id: str, metrics: Mapping[str, float], folder: Path, target: str) -> None:
+        """Add metrics, and a folder's files below `target`, to a run that is there."""
+        for key, value in metrics.items():
+            self.client.log_metric(run_id, _metric_name(key), value)
+        self.client.log_artifacts(run_id, str(folder), target)
 
     def register(self, run_id: str, artifact: str, tags: Mapping[str, str]) -> str:
         """Register a run's artifact folder as the next version of the encoder; returns it."""
@@ -98,3 +110,8 @@ class Registry:
         # Without a location of its own, an experiment writes into the working directory.
         folder = self.home / "mlartifacts"
         return str(self.client.create_experiment(EXPERIMENT, artifact_location=folder.as_uri()))
+
+
+def _metric_name(text: str) -> str:
+    """The text with what MLflow does not allow in a metric's name replaced by `_`."""
+    return re.sub(r"[^\w\-./ ]", "_", text)

@@ -80,16 +80,13 @@ class Workspace:
     def _sources(self, hash_file: Callable[[Path], str]) -> dict[str, str]:
         behaviors = self.settings.behaviors
         adapter = self.settings.target_model.adapter
-        adapter_files = (
-            sorted(adapter.path.glob("adapter_*")) if adapter.source == "peft" else []
-        )
+        adapter_files = sorted(adapter.path.glob("adapter_*")) if adapter.source == "peft" else []
         return {
             "queries": fingerprint.of_pairs(
                 (name, _of_optional(each.queries, hash_file)) for name, each in behaviors.items()
             ),
             "known_good": fingerprint.of_pairs(
-                (name, _of_optional(each.known_good, hash_file))
-                for name, each in behaviors.items()
+                (name, _of_optional(each.known_good, hash_file)) for name, each in behaviors.items()
             ),
             "overrides": _of_optional(self.settings.overrides, hash_file),
             "target_model": fingerprint.of_pairs(

@@ -55,6 +55,15 @@ class Table:
                     raise ValueError(f"Table {self.title!r} holds a number that is not finite")
 
 
+def read_table(stored: Mapping[str, Any]) -> Table:
+    """A table from its `dataclasses.asdict`, as it comes back from JSON."""
+    rows = [
+        [Measured(**cell) if isinstance(cell, dict) else cell for cell in row]
+        for row in stored["rows"]
+    ]
+    return Table(**{**stored, "rows": rows})
+
+
 @dataclass(frozen=True)
 class FunnelRow:
     """Rows of one shard or one label; what a label's rows lost to quarantine is not known."""

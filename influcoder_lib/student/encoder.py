@@ -7,8 +7,9 @@ What a student makes of prompt and response is decided here and nowhere else (`t
 import copy
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ from transformers import PreTrainedTokenizerBase
 from influcoder_lib import fingerprint
 from influcoder_lib.errors import ModelError, SettingsError, StoreError
 from influcoder_lib.samples import Sample
+
+Precision = Literal["float32", "bfloat16"]
 
 # Facts about where a model came from and what wrote it: they change no vector.
 _ORIGIN_KEYS = {"_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype"}
@@ -71,16 +74,22 @@ class InfluenceEncoder:
             model.append(Normalize())
         return cls(model.eval())
 
-    def encode(self, samples: Sequence[Sample], batch_tokens: int = 4096) -> np.ndarray:
+    def encode(
+        self,
+        samples: Sequence[Sample],
+        batch_tokens: int = 4096,
+        precision: Precision = "float32",
+    ) -> np.ndarray:
         """Unit vectors (N, d) float32 of the samples, in their order, without gradients.
 
         Samples of like length share a batch of at most `batch_tokens` tokens, padding included
         (or of one sample), so what a sample's neighbours are changes its vector by float noise
-        only. The model is left in evaluation mode.
+        only. The model is left in evaluation mode. In `bfloat16` that noise is about a thousand
+        times larger, and a CPU with AMX takes about half the time.
         """
         self.model.eval()
         vectors = np.empty((len(samples), self.dimension), dtype=np.float32)
-        with torch.no_grad():
+        with torch.no_grad(), self.computing_in(precision):
             for rows, block in self._blocks(samples, batch_tokens):
                 vectors[rows] = block.cpu().numpy()
         return vectors
@@ -94,6 +103,11 @@ class InfluenceEncoder:
         rows, blocks = zip(*self._blocks(samples, batch_tokens), strict=True)
         back = np.argsort(np.concatenate(rows), kind="stable")
         return torch.cat(blocks)[torch.from_numpy(back).to(self.model.device)]
+
+    def computing_in(self, precision: Precision) -> AbstractContextManager[Any]:
+        """A context in which matrix products are computed in this precision."""
+        narrow = precision == "bfloat16"
+        return torch.autocast(self.model.device.type, torch.bfloat16, enabled=narrow)
 
     def truncated(self, samples: Sequence[Sample]) -> np.ndarray:
         """Which samples are longer than the window and lose their tail: (N,) bool."""

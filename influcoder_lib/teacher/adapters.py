@@ -29,7 +29,7 @@ class AdaptedLayer:
 
 
 def fresh_adapter(model: Any, rank: int, seed: int) -> list[AdaptedLayer]:
-    """Untrained LoRA on every linear layer of the decoder blocks: b = 0, scale 1, a as PEFT draws it.
+    """Untrained LoRA on all linear layers of the decoder blocks: b = 0, scale 1, a like PEFT's.
 
     Raises:
         ModelError: a layer of the blocks is neither linear nor a norm; it is named.

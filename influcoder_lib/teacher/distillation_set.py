@@ -58,9 +58,7 @@ class DistillationSet:
         query_ids = set(queries["sample_id"])
         own = [
             None if sample_id in query_ids else split
-            for sample_id, split in zip(
-                candidates["sample_id"], both[len(queries) :], strict=True
-            )
+            for sample_id, split in zip(candidates["sample_id"], both[len(queries) :], strict=True)
         ]
         queries, query_features = _keep(queries, query_features, both[: len(queries)])
         candidates, candidate_features = _keep(candidates, candidate_features, own)

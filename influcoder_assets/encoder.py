@@ -1,0 +1,296 @@
+"""The student's assets: the trained challenger, the champion in use, and the comparison with what
+costs less. The registry follows: every challenger is a version, the champion has the alias."""
+
+import dataclasses
+import functools
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from influcoder_assets.config import BehaviorSettings
+from influcoder_assets.maker import Task, asset_maker
+from influcoder_lib import fingerprint, models
+from influcoder_lib.curation.embedding import StoredVectors
+from influcoder_lib.evaluation import comparison
+from influcoder_lib.evaluation.held_out import Block, Contenders, labelled_draw, teacher_predictors
+from influcoder_lib.report.model import Table
+from influcoder_lib.report.training import training_picture
+from influcoder_lib.rows import RowStore
+from influcoder_lib.samples import SAMPLE_SCHEMA, read_samples, to_samples
+from influcoder_lib.student.distillation import Distilled, EpochLog, Recipe, TrainingSet, distill
+from influcoder_lib.student.encoder import InfluenceEncoder
+from influcoder_lib.teacher.distillation_set import DistillationSet
+
+_LABELLED = 5000
+_EMBEDDING_CODE = "1"
+
+
+@asset_maker(
+    group="encoder",
+    inputs=("distillation_set", "teacher_rankings"),
+    sources=("base_encoder",),
+    settings=lambda s: s.encoder.model_dump(mode="json", exclude={"path"}),
+    kinds=("pytorch", "mlflow"),
+)
+def influence_encoder(task: Task) -> None:
+    """The latest trained encoder, logged and registered: a challenger until it passes.
+
+    One is trained a seed; the one best on the validation split is the challenger."""
+    settings = task.settings.encoder
+    train, validation = (_block(task, split) for split in ("train", "validation"))
+    base = _open_base(task)
+    trained: dict[int, Distilled] = {}
+    for seed in settings.seeds:
+        trained[seed] = distill(
+            base,
+            _training_set(train),
+            _training_set(validation),
+            Recipe(**settings.model_dump(exclude={"path", "window", "seeds", "recipe"})),
+            seed,
+            functools.partial(_say_epoch, task, seed),
+        )
+        trained[seed].encoder.save(task.out(f"seeds/{seed}"))
+    chosen = max(trained, key=lambda seed: trained[seed].log[trained[seed].best_epoch].validation)
+    shutil.copytree(task.out(f"seeds/{chosen}"), task.out("encoder"))
+    _write_training(task, trained, chosen)
+    fingerprints = {str(seed): each.encoder.fingerprint for seed, each in trained.items()}
+    task.draft.rows = len(trained)
+    task.draft.summary |= {
+        "chosen_seed": chosen,
+        "best_epoch": trained[chosen].best_epoch,
+        "validation": trained[chosen].log[trained[chosen].best_epoch].validation,
+        "window": settings.window,
+        "encoders": fingerprints,
+        "encoder": fingerprints[str(chosen)],
+        "untrained": base.fingerprint,
+    }
+    _register(task, trained, chosen)
+
+
+@asset_maker(
+    group="encoder",
+    inputs=("influence_encoder", "distillation_set", "teacher_rankings"),
+    sources=("base_encoder",),
+    kinds=("mlflow",),
+)
+def champion_encoder(task: Task) -> None:
+    """The encoder in use: the challenger if it beats the untrained encoder and the champion
+    before it on the test split; else the champion before it, and at first the untrained one."""
+    challenger = task.input("influence_encoder").summary
+    before = task.workspace.store.current("champion_encoder")
+    folders = {
+        "untrained": (models.check_encoder(task.workspace.encoder_files), challenger["window"])
+    }
+    if before is not None and before.summary["version"] is not None:
+        folder = task.workspace.store.folder(before) / "encoder"
+        folders["champion"] = (folder, before.summary["window"])
+    folders["challenger"] = (task.folder("influence_encoder") / "encoder", challenger["window"])
+    encoders = {name: InfluenceEncoder.load(*place) for name, place in folders.items()}
+    test = _block(task, "test")
+    merits = {name: comparison.merit(test.fidelity_of(each)) for name, each in encoders.items()}
+    standing = "champion" if "champion" in merits else "untrained"
+    best_other = max(value for name, value in merits.items() if name != "challenger")
+    winner = "challenger" if merits["challenger"] > best_other else standing
+    encoders[winner].save(task.out("encoder"))
+    versions = {
+        "untrained": None,
+        "champion": before.summary["version"] if before else None,
+        "challenger": challenger["version"],
+    }
+    if winner == "challenger":
+        task.workspace.registry.promote(challenger["version"])
+    task.draft.rows = 1
+    task.draft.summary |= {
+        "winner": winner,
+        "version": versions[winner],
+        **{f"merit_{name}": value for name, value in merits.items()},
+        "encoder": encoders[winner].fingerprint,
+        "window": encoders[winner].window,
+    }
+
+
+@asset_maker(
+    group="encoder",
+    inputs=(
+        "influence_encoder",
+        "distillation_set",
+        "teacher_rankings",
+        "behavior_queries",
+        "corpus",
+    ),
+    sources=("base_encoder",),
+    settings=lambda s: {
+        name: each.model_dump(
+            mode="json",
+            include={"positive_label": True, "hard_negative_label": True, "rule": {"statistic"}},
+        )
+        for name, each in s.behaviors.items()
+    },
+    kinds=("json", "mlflow"),
+)
+def encoder_comparison(task: Task) -> None:
+    """Fidelity and, on labelled samples, AUPRC of the encoder against length, BM25, the untrained
+    encoder and the teacher itself; the first line says who wins."""
+    contenders = Contenders(_block(task, "train"), *_stored_encoders(task))
+    test = _block(task, "test")
+    tables = [test.table(contenders.predictors(test.queries, test.candidates))]
+    for name, behavior in task.settings.behaviors.items():
+        if behavior.positive_label is not None:
+            tables += _retrieval(task, contenders, name, behavior)
+    headline = comparison.headline(tables)
+    stored = {"headline": headline, "tables": [dataclasses.asdict(table) for table in tables]}
+    task.out("comparison.json").write_text(json.dumps(stored, indent=1))
+    task.draft.rows = len(tables)
+    task.draft.summary |= {"headline": headline}
+    run_id = str(task.input("influence_encoder").summary["mlflow_run"])
+    task.workspace.registry.add(run_id, comparison.figures(tables), task.draft.folder, "comparison")
+
+
+def champion_vectors(task: Task) -> StoredVectors:
+    """The champion, its vectors kept in a row store."""
+    summary = task.input("champion_encoder").summary
+    folder = task.folder("champion_encoder") / "encoder"
+    return _stored(task, str(summary["encoder"]), folder, int(summary["window"]))
+
+
+def _retrieval(
+    task: Task, contenders: Contenders, name: str, behavior: BehaviorSettings
+) -> list[Table]:
+    """AUPRC on labelled corpus samples and on candidates, none of them trained on."""
+    frozen = DistillationSet.load(task.folder("distillation_set"))
+    trained_on = frozen.candidates.filter(pl.col("split") == "train")["sample_id"]
+    queries = pl.read_parquet(task.file("behavior_queries", "queries.parquet"))
+    queries = queries.filter(pl.col("behavior") == name)
+    held_back = frozen.candidates.filter(pl.col("split") != "train")
+    teacher = teacher_predictors(
+        frozen, queries["sample_id"].to_list(), held_back["sample_id"].to_list()
+    )
+    tables = []
+    for title, frame, extra in (
+        (f"Finding {name}: labelled samples of the corpus", _labelled(task, trained_on), []),
+        (f"Finding {name}: held-out candidates, the teacher beside", held_back, teacher),
+    ):
+        if (frame["label"] == behavior.positive_label).sum() == 0:
+            task.say(f"{title}: no sample is labelled {behavior.positive_label!r}")
+            continue
+        predictors = contenders.predictors(to_samples(queries), to_samples(frame))
+        table = comparison.retrieval_table(
+            title,
+            [*predictors, *extra],
+            frame["label"].to_list(),
+            str(behavior.positive_label),
+            behavior.hard_negative_label,
+            behavior.rule.statistic,
+        )
+        tables.append(table)
+    return tables
+
+
+def _labelled(task: Task, without: pl.Series) -> pl.DataFrame:
+    shards = [read_samples(task.file("corpus", "samples.parquet", s)) for s in task.each("corpus")]
+    frame = pl.concat(shards) if shards else pl.DataFrame(schema=SAMPLE_SCHEMA)
+    return labelled_draw(frame.filter(~pl.col("sample_id").is_in(without.implode())), _LABELLED)
+
+
+def _block(task: Task, split: str) -> Block:
+    frozen = DistillationSet.load(task.folder("distillation_set"))
+    return Block.of(frozen, np.load(task.file("teacher_rankings", "influence.npy")), split)
+
+
+def _training_set(block: Block) -> TrainingSet:
+    return TrainingSet(block.queries, block.candidates, block.influence)
+
+
+def _open_base(task: Task) -> InfluenceEncoder:
+    folder = models.check_encoder(task.workspace.encoder_files)
+    return InfluenceEncoder.load(folder, task.settings.encoder.window)
+
+
+def _stored_encoders(task: Task) -> tuple[StoredVectors, Sequence[StoredVectors]]:
+    """The untrained encoder and the trained ones, a seed each."""
+    summary = task.input("influence_encoder").summary
+    window = int(summary["window"])
+    base = models.check_encoder(task.workspace.encoder_files)
+    seeds = task.folder("influence_encoder") / "seeds"
+    return _stored(task, summary["untrained"], base, window), [
+        _stored(task, encoder, seeds / seed, window)
+        for seed, encoder in summary["encoders"].items()
+    ]
+
+
+def _stored(task: Task, encoder: str, folder: Path, window: int) -> StoredVectors:
+    key = fingerprint.of_text(encoder, _EMBEDDING_CODE)
+    rows = RowStore(task.workspace.data / "rows" / "embeddings" / key)
+    return StoredVectors(functools.partial(_load, folder, window), rows, task.say)
+
+
+@functools.lru_cache(maxsize=2)
+def _load(folder: Path, window: int) -> InfluenceEncoder:
+    return InfluenceEncoder.load(folder, window)
+
+
+def _say_epoch(task: Task, seed: int, epoch: EpochLog) -> None:
+    settings = task.settings.encoder
+    seeds = settings.seeds
+    loss = "untrained" if epoch.loss is None else f"loss {epoch.loss:.3f}"
+    left = settings.epochs - epoch.epoch + settings.epochs * (len(seeds) - 1 - seeds.index(seed))
+    task.say(
+        f"seed {seed}, epoch {epoch.epoch} of {settings.epochs}: {loss}, validation "
+        f"{epoch.validation_per_query:.3f} per query, {epoch.validation_aggregated:.3f} aggregated"
+        f", {left * epoch.seconds:.0f} s left"
+    )
+
+
+def _write_training(task: Task, trained: dict[int, Distilled], chosen: int) -> None:
+    logs = {
+        seed: [
+            {k: v for k, v in dataclasses.asdict(each).items() if k != "seconds"}
+            for each in run.log
+        ]
+        for seed, run in trained.items()
+    }
+    task.out("training.json").write_text(json.dumps({"chosen": chosen, "epochs": logs}, indent=1))
+    picture = training_picture({seed: run.log for seed, run in trained.items()})
+    task.out("training.png").write_bytes(picture)
+
+
+def _register(task: Task, trained: dict[int, Distilled], chosen: int) -> None:
+    """Log one run with every seed's curves, and register the chosen encoder as a version."""
+    registry = task.workspace.registry
+    encoder = task.draft.summary["encoder"]
+    curves = {
+        f"seed_{seed}/{name}": [
+            (each.epoch, float(getattr(each, name)))
+            for each in run.log
+            if getattr(each, name) is not None
+        ]
+        for seed, run in trained.items()
+        for name in ("loss", "validation_per_query", "validation_aggregated")
+    }
+    inputs = {
+        name: task.input(name).fingerprint for name in ("distillation_set", "teacher_rankings")
+    }
+    settings = task.settings
+    params = {
+        **settings.encoder.model_dump(mode="json"),
+        "target_model": settings.target_model.path,
+        "influence": settings.distillation.influence,
+        **inputs,
+        "base_encoder": task.facts.sources["base_encoder"],
+    }
+    run_id = registry.log_run(
+        f"influence_encoder {encoder[:8]}",
+        params,
+        curves,
+        {"dagster_run": task.run_id, "encoder": encoder},
+        {"encoder": task.out("encoder")},
+        [task.out("training.json"), task.out("training.png")],
+    )
+    task.draft.summary |= {
+        "mlflow_run": run_id,
+        "version": registry.register(run_id, "encoder", {"fingerprint": encoder, **inputs}),
+    }

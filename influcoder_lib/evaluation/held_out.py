@@ -1,0 +1,108 @@
+"""What a predictor is judged on: held-out queries and candidates with the teacher's influence."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from influcoder_lib import fingerprint, metrics
+from influcoder_lib.evaluation.baselines import bm25, encoder, length
+from influcoder_lib.evaluation.comparison import (
+    ENCODER,
+    UNTRAINED,
+    Predictor,
+    fidelity_table,
+    lengths,
+)
+from influcoder_lib.metrics import Fidelity
+from influcoder_lib.report.model import Table
+from influcoder_lib.samples import Sample
+from influcoder_lib.teacher.distillation_set import DistillationSet
+
+
+@dataclass(frozen=True)
+class Block:
+    """Queries and candidates of one split and the influence (Q, N) float32 between them."""
+
+    queries: list[Sample]
+    candidates: list[Sample]
+    influence: np.ndarray
+
+    @classmethod
+    def of(cls, frozen: DistillationSet, influence: np.ndarray, split: str) -> "Block":
+        """The block of one split; `influence` covers the whole distillation set."""
+        rows = (frozen.queries["split"] == split).to_numpy()
+        columns = (frozen.candidates["split"] == split).to_numpy()
+        return cls(
+            frozen.query_part(split).samples,
+            frozen.candidate_part(split).samples,
+            np.ascontiguousarray(influence[np.ix_(rows, columns)]),
+        )
+
+    def fidelity(self, predicted: np.ndarray) -> Fidelity:
+        """Fidelity of predicted scores (Q, N) on this block."""
+        return metrics.fidelity(predicted, self.influence, *lengths(self.candidates))
+
+    def fidelity_of(self, one: encoder.Encodes) -> Fidelity:
+        """Fidelity of an encoder's cosines on this block."""
+        return self.fidelity(encoder.EncoderCosine(one).scores(self.queries, self.candidates))
+
+    def table(self, predictors: Sequence[Predictor]) -> Table:
+        """The fidelity table of these predictors on this block."""
+        note = (
+            f"Spearman correlation with the teacher's influence on {len(self.queries)} queries x "
+            f"{len(self.candidates)} candidates of the test split; trained predictors: mean and "
+            "spread over seeds. 'Length out' takes the ranks of prompt and response length out of "
+            "both sides; compare it with the length rows, not with zero."
+        )
+        return fidelity_table(predictors, self.influence, self.candidates, note)
+
+
+@dataclass(frozen=True)
+class Contenders:
+    """All predictors of the comparison, ready to score any queries against any candidates."""
+
+    train: Block
+    untrained: encoder.Encodes
+    trained: Sequence[encoder.Encodes]
+
+    def predictors(
+        self, queries: Sequence[Sample], candidates: Sequence[Sample]
+    ) -> list[Predictor]:
+        """Scores of every predictor, cheapest first, the trained encoder (a matrix a seed) last."""
+        length_map = length.fit(self.train.queries, self.train.candidates, self.train.influence)
+        single = (
+            length.ResponseLength(),
+            length_map,
+            bm25.Bm25(),
+            encoder.EncoderCosine(self.untrained, UNTRAINED),
+        )
+        return [
+            *(Predictor(each.name, [each.scores(queries, candidates)]) for each in single),
+            Predictor(
+                ENCODER,
+                [encoder.EncoderCosine(one).scores(queries, candidates) for one in self.trained],
+            ),
+        ]
+
+
+def teacher_predictors(
+    frozen: DistillationSet, query_ids: Sequence[str], candidate_ids: Sequence[str]
+) -> list[Predictor]:
+    """The teacher's own influence, centred and raw, between these queries and candidates."""
+    rows = [i for i, each in enumerate(frozen.queries["sample_id"]) if each in set(query_ids)]
+    at = {each: i for i, each in enumerate(frozen.candidates["sample_id"])}
+    columns = [at[each] for each in candidate_ids]
+    return [
+        Predictor(f"teacher, {kind}", [frozen.influence(kind)[np.ix_(rows, columns)]])
+        for kind in ("centred", "raw")
+    ]
+
+
+def labelled_draw(samples: pl.DataFrame, count: int) -> pl.DataFrame:
+    """At most `count` labelled samples, each content once, with the lowest hash of their id."""
+    labelled = samples.filter(pl.col("label").is_not_null()).unique("sample_id", keep="first")
+    keys = [fingerprint.draw_key(0, each) for each in labelled["sample_id"]]
+    order = sorted(range(len(keys)), key=keys.__getitem__)[:count]
+    return labelled[order]

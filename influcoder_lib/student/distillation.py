@@ -1,0 +1,226 @@
+"""Distillation: train an influence encoder to follow the teacher's influences."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from influcoder_lib.errors import DataError, SettingsError
+from influcoder_lib.metrics import spearman_rows
+from influcoder_lib.samples import Sample
+from influcoder_lib.student.draws import steps
+from influcoder_lib.student.encoder import InfluenceEncoder
+from influcoder_lib.student.losses import reference_loss
+from influcoder_lib.student.recipes import Recipe
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """Queries (Q), candidates (N) and the teacher's influence (Q, N) float32 between them.
+
+    Raises:
+        DataError: no query, fewer than two candidates, a matrix of another shape or dtype, or an
+            influence that is not finite.
+    """
+
+    queries: list[Sample]
+    candidates: list[Sample]
+    influence: np.ndarray
+
+    def __post_init__(self) -> None:
+        shape = (len(self.queries), len(self.candidates))
+        if shape[0] < 1 or shape[1] < 2:
+            raise DataError(
+                f"There are {shape[0]} queries and {shape[1]} candidates to distill from.",
+                allowed="at least 1 query and 2 candidates in each split",
+                fix="draw more candidates, or give more queries",
+            )
+        if self.influence.shape != shape or self.influence.dtype != np.float32:
+            raise DataError(
+                f"The influence matrix is {self.influence.shape} {self.influence.dtype}.",
+                allowed=f"{shape} float32, query by candidate",
+            )
+        if not np.isfinite(self.influence).all():
+            raise DataError("The influence matrix holds a value that is not a finite number.")
+
+
+@dataclass(frozen=True)
+class EpochLog:
+    """One epoch: mean training loss (None before training), fidelity on validation, seconds."""
+
+    epoch: int
+    loss: float | None
+    validation_per_query: float
+    validation_aggregated: float
+    seconds: float
+
+    @property
+    def validation(self) -> float:
+        """What the best epoch is chosen by: the mean of per-query and aggregated fidelity."""
+        return (self.validation_per_query + self.validation_aggregated) / 2
+
+
+@dataclass(frozen=True, eq=False)
+class Distilled:
+    """The encoder with the weights of the best epoch, and the log of all epochs."""
+
+    encoder: InfluenceEncoder
+    log: list[EpochLog]
+    best_epoch: int
+
+
+def distill(
+    encoder: InfluenceEncoder,
+    train: TrainingSet,
+    validation: TrainingSet,
+    recipe: Recipe,
+    seed: int,
+    progress: Callable[[EpochLog], None] = lambda log: None,
+) -> Distilled:
+    """Train a copy of `encoder` on `train`; the epoch best on `validation` is the result.
+
+    An epoch is ceil(N / candidates_per_step) steps. Each takes `queries_per_step` queries and
+    `candidates_per_step` candidates, from seeded permutations that cycle through all of them (one
+    permutation's rest and the next one's start may share a step), encodes them and lowers the
+    recipe's loss between the block of cosines and the block of influences. Adam with decoupled
+    weight decay; the learning rate rises linearly for the `warmup` share of the steps and falls
+    linearly to 0. Validation encodes in float32 whatever the recipe's precision.
+
+    Validation follows every epoch and precedes the first: epoch 0, the encoder as it came, is a
+    contender, and of equal epochs the earliest wins. Nothing is trained on `validation`.
+
+    Equal seed and inputs give equal weights, bit for bit, on the CPU with the same number of
+    threads. The global random state is left as it was.
+
+    Raises:
+        SettingsError: the training diverged.
+    """
+    student = encoder.copy()
+    with _reproducible(seed):
+        return _distill(student, train, validation, recipe, seed, progress)
+
+
+def _distill(
+    student: InfluenceEncoder,
+    train: TrainingSet,
+    validation: TrainingSet,
+    recipe: Recipe,
+    seed: int,
+    progress: Callable[[EpochLog], None],
+) -> Distilled:
+    steps_per_epoch = math.ceil(len(train.candidates) / recipe.candidates_per_step)
+    optimizer = torch.optim.AdamW(
+        student.model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+    )
+    schedule = _schedule(optimizer, recipe.epochs * steps_per_epoch, recipe.warmup)
+    draws = steps(
+        train.influence,
+        recipe.queries_per_step,
+        recipe.candidates_per_step,
+        recipe.hard_share,
+        torch.Generator().manual_seed(seed),
+    )
+    log = [_validated(student, validation, 0, None, time.perf_counter())]
+    progress(log[0])
+    best, weights = log[0], _weights(student)
+    for epoch in range(1, recipe.epochs + 1):
+        started = time.perf_counter()
+        student.model.train(recipe.dropout == "own")
+        losses = []
+        for _ in range(steps_per_epoch):
+            losses.append(_step(student, train, next(draws), recipe, optimizer))
+            schedule.step()
+        log.append(_validated(student, validation, epoch, float(np.mean(losses)), started))
+        progress(log[-1])
+        if log[-1].validation > best.validation:
+            best, weights = log[-1], _weights(student)
+    student.model.load_state_dict(weights)
+    student.model.eval()
+    return Distilled(student, log, best.epoch)
+
+
+def _step(
+    student: InfluenceEncoder,
+    train: TrainingSet,
+    draw: tuple[list[int], list[int]],
+    recipe: Recipe,
+    optimizer: torch.optim.Optimizer,
+) -> float:
+    rows, columns = draw
+    samples = [train.queries[row] for row in rows] + [train.candidates[c] for c in columns]
+    with student.computing_in(recipe.precision):
+        vectors = student.forward(samples)
+    influence = torch.from_numpy(train.influence[np.ix_(rows, columns)]).to(vectors.device)
+    cosines = vectors[: len(rows)] @ vectors[len(rows) :].T
+    loss = reference_loss(cosines, influence, recipe.alpha, recipe.temperature)
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise SettingsError(
+            "The training diverged: its loss is not a finite number.",
+            where=f"recipe {recipe.name!r}, learning_rate {recipe.learning_rate}",
+            fix="lower the learning rate",
+        )
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(student.model.parameters(), recipe.gradient_clip)
+    optimizer.step()
+    return value
+
+
+def _validated(
+    student: InfluenceEncoder,
+    validation: TrainingSet,
+    epoch: int,
+    loss: float | None,
+    started: float,
+) -> EpochLog:
+    cosines = student.encode(validation.queries) @ student.encode(validation.candidates).T
+    truth = validation.influence
+    return EpochLog(
+        epoch=epoch,
+        loss=loss,
+        validation_per_query=float(spearman_rows(cosines, truth).mean()),
+        validation_aggregated=float(
+            spearman_rows(cosines.mean(axis=0)[None], truth.mean(axis=0)[None])[0]
+        ),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _schedule(
+    optimizer: torch.optim.Optimizer, total: int, warmup: float
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """Linear warm-up, then linear decay; no step has a rate of exactly 0."""
+    rising = round(warmup * total)
+
+    def factor(step: int) -> float:
+        if step < rising:
+            return (step + 1) / (rising + 1)
+        return max(total - step, 0) / (total - rising)
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def _weights(student: InfluenceEncoder) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in student.model.state_dict().items()}
+
+
+@contextmanager
+def _reproducible(seed: int) -> Iterator[None]:
+    """Seed the global generator (dropout uses it) and ask for deterministic kernels, for a while.
+
+    Where a device has no deterministic kernel torch warns and goes on.
+    """
+    before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before, warn_only=warn_only)
