@@ -1,6 +1,8 @@
 """The teacher's assets: gradient features of drawn candidates, the frozen distillation set, and
 the rankings that the student learns."""
 
+import functools
+
 import numpy as np
 import polars as pl
 
@@ -12,6 +14,7 @@ from influcoder_lib.teacher import rankings
 from influcoder_lib.teacher.collection import Collected, collect, draw
 from influcoder_lib.teacher.distillation_set import DistillationSet
 from influcoder_lib.teacher.engine import TeacherSettings, open_teacher
+from influcoder_lib.teacher.gradients import GradientFeatures
 
 _CANDIDATE_COLUMNS = ("sample_id", "prompt", "response", "label", "file", "row")
 
@@ -56,7 +59,7 @@ def gradient_projections(task: Task) -> None:
     distillation = task.settings.distillation
     samples = read_samples(task.file("corpus", "samples.parquet", task.shard_name))
     drawn = samples[
-        draw(samples["sample_id"], distillation.candidates_per_shard, distillation.seed)
+        draw(samples["sample_id"].to_list(), distillation.candidates_per_shard, distillation.seed)
     ]
     found = _features(task, drawn)
     kept = drawn.filter(~pl.col("sample_id").is_in(list(found.unusable)))
@@ -133,16 +136,17 @@ def teacher_rankings(task: Task) -> None:
     }
 
 
-def _features(task: Task, frame: pl.DataFrame) -> Collected:
-    settings = teacher_settings(task.settings)
-    key = settings.key(task.facts.sources["target_model"])
+def open_engine(task: Task) -> GradientFeatures:
+    """The teacher, loaded; it stays loaded for the process."""
     workspace = task.workspace
-    return collect(
-        lambda: open_teacher(workspace.target_files, workspace.data / "models", settings),
-        to_samples(frame),
-        RowStore(workspace.data / "rows" / "gradients" / key),
-        task.say,
-    )
+    settings = teacher_settings(task.settings)
+    return open_teacher(workspace.target_files, workspace.data / "models", settings)
+
+
+def _features(task: Task, frame: pl.DataFrame) -> Collected:
+    key = teacher_settings(task.settings).key(task.facts.sources["target_model"])
+    rows = RowStore(task.workspace.data / "rows" / "gradients" / key)
+    return collect(functools.partial(open_engine, task), to_samples(frame), rows, task.say)
 
 
 def _write_unusable(found: Collected, drawn: pl.DataFrame) -> pl.DataFrame:

@@ -1,0 +1,68 @@
+"""The code location: every asset, check, job, sensor and schedule, built by one factory."""
+
+import warnings
+from typing import Any
+
+import dagster as dg
+
+from influcoder_assets import checks, corpus, curation, encoder, events, teacher
+from influcoder_assets.maker import MAKERS, Maker, nodes
+from influcoder_assets.resources import HomeResource
+from influcoder_lib.errors import InflucoderError
+
+warnings.filterwarnings("ignore", category=dg.BetaWarning)
+warnings.filterwarnings("ignore", category=dg.PreviewWarning)
+
+# Importing the modules above is what declares the assets; the refresh job is built from them.
+from influcoder_assets import refresh  # noqa: E402
+
+MODULES = (corpus, teacher, encoder, curation)
+
+
+def build_defs(home: HomeResource | None = None) -> dg.Definitions:
+    """All definitions over one home; without one, DAGSTER_HOME decides when a run starts."""
+    return dg.Definitions(
+        assets=[_asset(MAKERS[node.name]) for node in nodes()],
+        jobs=[refresh.refresh_job],
+        sensors=[refresh.shard_sensor, refresh.refresh_sensor],
+        schedules=[refresh.daily_refresh],
+        resources={"home": home or HomeResource(), "io_manager": dg.mem_io_manager},
+        executor=dg.in_process_executor,
+    )
+
+
+def _asset(maker: Maker) -> dg.AssetsDefinition:
+    node = maker.node
+    own_checks = checks.of(node.name)
+
+    @dg.asset(
+        name=node.name,
+        group_name=maker.group,
+        deps=list(node.inputs),
+        partitions_def=events.SHARDS if node.sharded else None,
+        code_version=node.code_version,
+        kinds=set(maker.kinds),
+        owners=["team:data-curation"],
+        description=maker.description,
+        check_specs=[
+            dg.AssetCheckSpec(
+                check.name,
+                asset=check.asset,
+                description=check.description,
+                partitions_def=events.SHARDS if node.sharded else None,
+            )
+            for check in own_checks
+        ],
+    )
+    def materialise_asset(context: dg.AssetExecutionContext, home: HomeResource) -> Any:
+        shard = context.partition_key if node.sharded else None
+        try:
+            made, *evaluated = events.materialise(home.open(), node.name, shard, context.run_id)
+        except InflucoderError as error:
+            raise events.as_failure(error) from error
+        return events.as_result(made, evaluated)
+
+    return materialise_asset
+
+
+defs = build_defs()

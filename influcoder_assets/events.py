@@ -1,0 +1,107 @@
+"""What Dagster is told of an artifact: materializations, check results, metadata and failures."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from influcoder_assets import checks
+from influcoder_assets.maker import MAKERS, Task, make
+from influcoder_assets.workspace import Workspace
+from influcoder_lib.errors import InflucoderError
+from influcoder_lib.store import Manifest
+
+SHARDS = dg.DynamicPartitionsDefinition(name="shards")
+_DATA_VERSION = "dagster/data_version"
+_CODE_VERSION = "dagster/code_version"
+
+
+def materialise(
+    workspace: Workspace, asset: str, shard: str | None, run_id: str
+) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
+    """Make one artifact, and say so: its materialization, then the result of every check of it.
+
+    Raises:
+        InflucoderError: it could not be made.
+    """
+    manifest, task = make(workspace, asset, shard, run_id)
+    yield dg.AssetMaterialization(
+        asset,
+        partition=shard,
+        metadata=metadata(manifest, task),
+        tags={
+            _DATA_VERSION: manifest.fingerprint,
+            _CODE_VERSION: MAKERS[asset].node.code_version,
+        },
+    )
+    for check in checks.of(asset):
+        yield _evaluate(check, task, shard)
+
+
+def metadata(manifest: Manifest, task: Task) -> dict[str, Any]:
+    """What the UI shows of an artifact, the most useful first."""
+    shown: dict[str, Any] = {
+        name: dg.MetadataValue.md(text) for name, text in task.markdown.items()
+    }
+    for name, value in manifest.summary.items():
+        if isinstance(value, bool | int | float | str):
+            shown[name] = value
+    store = task.workspace.store
+    shown |= {
+        "rows": manifest.rows,
+        "size_in_bytes": manifest.bytes,
+        "files": dg.MetadataValue.path(str(store.folder(manifest))),
+        "made_from": dg.MetadataValue.md(_made_from(manifest)),
+        "fingerprint": manifest.fingerprint,
+    }
+    return shown
+
+
+def as_failure(error: InflucoderError) -> dg.Failure:
+    """A user-facing error as Dagster shows it, without a stack trace to wade through."""
+    return dg.Failure(description=str(error), allow_retries=False)
+
+
+def _made_from(manifest: Manifest) -> str:
+    rows = [f"| {name} | `{content[:12]}` |" for name, content in manifest.recipe.inputs.items()]
+    return "\n".join(["| input | content |", "|---|---|", *rows[:50]])
+
+
+def _evaluate(check: checks.Check, task: Task, shard: str | None) -> dg.AssetCheckEvaluation:
+    try:
+        finding = check.look(task)
+        passed, message, figures = finding.passed, finding.message, finding.figures
+    except InflucoderError as error:
+        passed, message, figures = False, str(error), {}
+    severity = dg.AssetCheckSeverity.ERROR if check.is_error else dg.AssetCheckSeverity.WARN
+    if not passed:
+        task.say(f"check {check.name} failed: {message}")
+    return dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey(check.asset),
+        check_name=check.name,
+        passed=passed,
+        metadata=figures,
+        severity=severity,
+        description=message,
+        partition=shard,
+    )
+
+
+def as_result(
+    made: dg.AssetMaterialization, evaluated: list[dg.AssetCheckEvaluation]
+) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """The same events as the result of an asset that Dagster runs by itself."""
+    return dg.MaterializeResult(
+        metadata=made.metadata,
+        data_version=dg.DataVersion(str((made.tags or {})[_DATA_VERSION])),
+        check_results=[
+            dg.AssetCheckResult(
+                passed=each.passed,
+                check_name=each.check_name,
+                metadata=each.metadata,
+                severity=each.severity,
+                description=each.description,
+            )
+            for each in evaluated
+        ],
+    )

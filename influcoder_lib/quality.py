@@ -1,0 +1,107 @@
+"""Checks of stored artifacts: pure functions from what is on disk to a finding in words."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from influcoder_lib.samples import Sample
+from influcoder_lib.teacher.gradients import GradientFeatures
+from influcoder_lib.teacher.sketch import CountSketch
+
+_UNIT = 2e-3
+_UNIT_FLOAT32 = 1e-5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Whether a check passed, what was seen in one sentence, and the figures behind it."""
+
+    passed: bool
+    message: str
+    figures: dict[str, float | int] = field(default_factory=dict)
+
+
+def counts_add_up(rows_in: int, kept: int, dropped: int, quarantined: int) -> Finding:
+    """Rows in = kept + dropped + quarantined."""
+    figures = {"rows_in": rows_in, "kept": kept, "dropped": dropped, "quarantined": quarantined}
+    message = f"{rows_in} rows in; {kept} kept, {dropped} dropped, {quarantined} quarantined"
+    return Finding(rows_in == kept + dropped + quarantined, message, dict(figures))
+
+
+def ids_unique(sample_ids: Sequence[str]) -> Finding:
+    """No sample id twice."""
+    twice = len(sample_ids) - len(set(sample_ids))
+    return Finding(
+        twice == 0, f"{twice} of {len(sample_ids)} ids are there twice", {"twice": twice}
+    )
+
+
+def no_query_in_corpus(query_ids: Sequence[str], sample_ids: Sequence[str]) -> Finding:
+    """No query is itself a sample of the corpus: it would score itself, at cosine 1."""
+    shared = sorted(set(query_ids) & set(sample_ids))
+    message = f"{len(shared)} queries are samples of the corpus" + (
+        f": {', '.join(shared[:5])}; remove them from the query file or from the shard"
+        if shared
+        else ""
+    )
+    return Finding(not shared, message, {"shared": len(shared)})
+
+
+def features_sound(features: np.ndarray) -> Finding:
+    """Gradient features (n, D) are finite, non-zero and of unit length (within float16)."""
+    norms = np.linalg.norm(features.astype(np.float32), axis=1)
+    bad = int((~np.isfinite(norms) | (np.abs(norms - 1) > _UNIT)).sum())
+    message = f"{bad} of {len(features)} gradient features are not finite, non-zero unit vectors"
+    return Finding(bad == 0, message, {"bad": bad, "features": len(features)})
+
+
+def embeddings_sound(vectors: np.ndarray, rows: int) -> Finding:
+    """One unit vector (N, d) float32 for each of `rows` samples."""
+    norms = np.linalg.norm(vectors, axis=1) if len(vectors) else np.ones(0)
+    bad = int((~np.isfinite(norms) | (np.abs(norms - 1) > _UNIT_FLOAT32)).sum())
+    message = f"{len(vectors)} vectors for {rows} samples; {bad} are not of unit length"
+    return Finding(bad == 0 and len(vectors) == rows, message, {"bad": bad, "rows": rows})
+
+
+def sketch_error(engine: GradientFeatures, samples: Sequence[Sample]) -> Finding:
+    """Cosines of sketched gradients against those of the full ones, pair by pair.
+
+    The bound is five standard deviations of a CountSketch cosine, 5 / sqrt(D).
+    """
+    spans = engine.spans.encode(samples)
+    full: dict[str, torch.Tensor] = engine.gradients(spans)
+    sketch: CountSketch = engine.sketch
+    accumulator = sketch.empty(len(spans), next(iter(full.values())).device)
+    for name, gradient in full.items():
+        sketch.add(accumulator, name, gradient)
+    exact = sum(
+        gradient.reshape(len(spans), -1) @ gradient.reshape(len(spans), -1).T
+        for gradient in full.values()
+    )
+    error = (_cosines(accumulator.T @ accumulator) - _cosines(torch.as_tensor(exact))).abs()
+    pairs = torch.triu(error, diagonal=1)
+    worst, bound = float(pairs.max()), 5 / sketch.dimensions**0.5
+    message = (
+        f"largest error of a sketched cosine {worst:.4f} on {len(spans)} samples, bound {bound:.4f}"
+    )
+    return Finding(worst <= bound, message, {"largest_error": worst, "bound": bound})
+
+
+def same_vectors(left: np.ndarray, right: np.ndarray) -> Finding:
+    """Two encoders gave exactly the same vectors."""
+    differing = int((left != right).any(axis=1).sum())
+    message = f"{differing} of {len(left)} texts have another vector in the registry's copy"
+    return Finding(differing == 0, message, {"differing": differing, "texts": len(left)})
+
+
+def beats(own: float, other: float, names: tuple[str, str]) -> Finding:
+    """The first merit is above the second."""
+    message = f"{names[0]} {own:.3f}, {names[1]} {other:.3f} on the test split"
+    return Finding(own > other, message, {names[0]: own, names[1]: other})
+
+
+def _cosines(gram: torch.Tensor) -> torch.Tensor:
+    norms = gram.diagonal().sqrt()
+    return gram / norms[:, None] / norms[None, :]
