@@ -1,7 +1,6 @@
 """The code location: every asset, check, job, sensor and schedule, built by one factory."""
 
 import warnings
-from typing import Any
 
 import dagster as dg
 
@@ -54,13 +53,15 @@ def _asset(maker: Maker) -> dg.AssetsDefinition:
             for check in own_checks
         ],
     )
-    def materialise_asset(context: dg.AssetExecutionContext, home: HomeResource) -> Any:
+    def materialise_asset(
+        context: dg.AssetExecutionContext, home: HomeResource
+    ) -> dg.MaterializeResult:
         shard = context.partition_key if node.sharded else None
         try:
-            made, *evaluated = events.materialise(home.open(), node.name, shard, context.run_id)
+            said = list(events.materialise(home.open(), node.name, shard, context.run_id))
         except InflucoderError as error:
             raise events.as_failure(error) from error
-        return events.as_result(made, evaluated)
+        return events.as_result(said)
 
     return materialise_asset
 

@@ -13,6 +13,7 @@ import polars as pl
 
 from influcoder_assets.config import BehaviorSettings
 from influcoder_assets.maker import Task, asset_maker
+from influcoder_assets.settings_models import EncoderSettings
 from influcoder_lib import fingerprint, models
 from influcoder_lib.curation.embedding import StoredVectors
 from influcoder_lib.evaluation import comparison
@@ -21,8 +22,9 @@ from influcoder_lib.report.model import Table
 from influcoder_lib.report.training import training_picture
 from influcoder_lib.rows import RowStore
 from influcoder_lib.samples import SAMPLE_SCHEMA, read_samples, to_samples
-from influcoder_lib.student.distillation import Distilled, EpochLog, Recipe, TrainingSet, distill
+from influcoder_lib.student.distillation import Distilled, EpochLog, TrainingSet, distill
 from influcoder_lib.student.encoder import InfluenceEncoder
+from influcoder_lib.student.recipes import RECIPES, Recipe
 from influcoder_lib.teacher.distillation_set import DistillationSet
 
 _LABELLED = 5000
@@ -49,7 +51,7 @@ def influence_encoder(task: Task) -> None:
             base,
             _training_set(train),
             _training_set(validation),
-            Recipe(**settings.model_dump(exclude={"path", "window", "seeds", "recipe"})),
+            _recipe(settings),
             seed,
             functools.partial(_say_epoch, task, seed),
         )
@@ -203,6 +205,11 @@ def _block(task: Task, split: str) -> Block:
 
 def _training_set(block: Block) -> TrainingSet:
     return TrainingSet(block.queries, block.candidates, block.influence)
+
+
+def _recipe(settings: EncoderSettings) -> Recipe:
+    own = settings.model_dump(exclude={"path", "window", "seeds", "recipe"})
+    return dataclasses.replace(RECIPES[settings.recipe], **own)
 
 
 def _open_base(task: Task) -> InfluenceEncoder:

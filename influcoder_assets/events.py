@@ -43,9 +43,8 @@ def metadata(manifest: Manifest, task: Task) -> dict[str, Any]:
     shown: dict[str, Any] = {
         name: dg.MetadataValue.md(text) for name, text in task.markdown.items()
     }
-    for name, value in manifest.summary.items():
-        if isinstance(value, bool | int | float | str):
-            shown[name] = value
+    plain = bool | int | float | str
+    shown |= {name: each for name, each in manifest.summary.items() if isinstance(each, plain)}
     store = task.workspace.store
     shown |= {
         "rows": manifest.rows,
@@ -88,9 +87,11 @@ def _evaluate(check: checks.Check, task: Task, shard: str | None) -> dg.AssetChe
 
 
 def as_result(
-    made: dg.AssetMaterialization, evaluated: list[dg.AssetCheckEvaluation]
-) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    said: list[dg.AssetMaterialization | dg.AssetCheckEvaluation],
+) -> dg.MaterializeResult:
     """The same events as the result of an asset that Dagster runs by itself."""
+    made = next(each for each in said if isinstance(each, dg.AssetMaterialization))
+    evaluated = [each for each in said if isinstance(each, dg.AssetCheckEvaluation)]
     return dg.MaterializeResult(
         metadata=made.metadata,
         data_version=dg.DataVersion(str((made.tags or {})[_DATA_VERSION])),

@@ -91,7 +91,7 @@ def refresh_job() -> None:
 def refresh_sensor(
     context: dg.SensorEvaluationContext, home: HomeResource
 ) -> dg.SensorResult | dg.SkipReason:
-    """Ask for one refresh run for each new plan; a plan already asked for is not asked for again."""
+    """Ask for one refresh run for each new plan; never two at a time."""
     try:
         workspace = home.open()
         add_partitions(context.instance, list(workspace.shards))

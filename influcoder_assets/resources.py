@@ -9,7 +9,7 @@ from influcoder_assets.home import find_home
 from influcoder_assets.workspace import Workspace
 
 
-class HomeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+class HomeResource(dg.ConfigurableResource):
     """The home: a folder with influcoder.yaml and dagster.yaml. Empty: DAGSTER_HOME decides."""
 
     path: str = ""

@@ -154,8 +154,10 @@ class EncoderSettings(Section):
     window: int = Field(
         default=256, ge=8, le=131_072, description="Longest sample in tokens; the rest is cut."
     )
-    recipe: Literal["reference"] = Field(
-        default="reference", description="Training recipe; reference is the published one."
+    recipe: Literal["reference", "lean"] = Field(
+        default="lean",
+        description="Training recipe; reference is the published one, lean the same without"
+        " dropout and in bfloat16.",
     )
     seeds: tuple[Seed, ...] = Field(
         default=(0, 1, 2),

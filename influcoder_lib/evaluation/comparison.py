@@ -96,7 +96,7 @@ def retrieval_table(
         )
     columns = ["predictor", *(f"AUPRC, {name}" for name in groups)]
     note = (
-        f"{is_positive.sum()} of {len(labels)} samples are {positive}; none of them was trained on. "
+        f"{is_positive.sum()} of {len(labels)} samples are {positive}; none was trained on. "
         f"Scores are the {statistic} over the behavior's queries; trained predictors: mean and "
         "spread over seeds."
     )
@@ -105,7 +105,8 @@ def retrieval_table(
 
 def headline(tables: Sequence[Table]) -> str:
     """The first line of the summary: where the encoder wins, and above all where it does not."""
-    lost, won = [], []
+    lost: list[str] = []
+    won: list[str] = []
     for table in tables:
         for column, name in enumerate(table.columns[1:], start=1):
             best = _best_cheap(table, column)
@@ -116,7 +117,8 @@ def headline(tables: Sequence[Table]) -> str:
             (lost if best[1] >= own else won).append(where)
     if not lost:
         return (
-            f"The influence encoder beats length, BM25 and the untrained encoder in all {len(won)}."
+            "The influence encoder beats length, BM25 and the untrained encoder in all "
+            f"{len(won)} comparisons."
         )
     worst = "; ".join(lost[:3])
     return (

@@ -100,8 +100,15 @@ def distill(
         SettingsError: the training diverged.
     """
     student = encoder.copy()
+    if student.model.device.type == "cpu":
+        # The CPU's fused attention is three times slower backward than the plain one in bfloat16.
+        student.model[0].auto_model.set_attn_implementation("eager")
     with _reproducible(seed):
-        return _distill(student, train, validation, recipe, seed, progress)
+        weights, log, best = _distill(student, train, validation, recipe, seed, progress)
+    result = encoder.copy()
+    result.model.load_state_dict(weights)
+    result.model.eval()
+    return Distilled(result, log, best)
 
 
 def _distill(
@@ -111,7 +118,8 @@ def _distill(
     recipe: Recipe,
     seed: int,
     progress: Callable[[EpochLog], None],
-) -> Distilled:
+) -> tuple[dict[str, torch.Tensor], list[EpochLog], int]:
+    """Weights of the best epoch, the log of all, and which was best."""
     steps_per_epoch = math.ceil(len(train.candidates) / recipe.candidates_per_step)
     optimizer = torch.optim.AdamW(
         student.model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
@@ -138,9 +146,7 @@ def _distill(
         progress(log[-1])
         if log[-1].validation > best.validation:
             best, weights = log[-1], _weights(student)
-    student.model.load_state_dict(weights)
-    student.model.eval()
-    return Distilled(student, log, best.epoch)
+    return weights, log, best.epoch
 
 
 def _step(

@@ -61,4 +61,9 @@ def _require(fine: bool, key: str, value: object, allowed: str) -> None:
         )
 
 
-RECIPES: dict[str, Recipe] = {"reference": Recipe()}
+RECIPES: dict[str, Recipe] = {
+    "reference": Recipe(),
+    "lean": Recipe(name="lean", dropout="none", precision="bfloat16"),
+}
+"""`reference` is the published recipe. `lean` has its objective and steps, without dropout and with
+matrix products in bfloat16: more than twice as fast on a CPU."""

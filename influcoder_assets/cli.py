@@ -1,0 +1,167 @@
+"""The `influcoder` command: what a user types. It prints; the work is done by the refresh job."""
+
+import json
+import logging
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from influcoder_assets.home import find_home, init_home
+from influcoder_lib.errors import InflucoderError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+console = Console(width=None if sys.stdout.isatty() else 140)
+
+HomeOption = Annotated[
+    Path | None,
+    typer.Option("--home", help="The home; else DAGSTER_HOME, else ./dagster_home."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def init(directory: Annotated[Path, typer.Argument(help="Folder of the new home.")]) -> None:
+    """Make a home for your own corpus: commented settings, and folders to put data in."""
+    with _errors():
+        for path in init_home(directory):
+            console.print(f"made {path}")
+    console.print(
+        f"\nPut your shards into {directory}/corpus and your queries into {directory}/queries, edit "
+        f"{directory}/influcoder.yaml, then type:\n  influcoder run --home {directory}"
+    )
+
+
+@app.command()
+def demo(home: HomeOption = None) -> None:
+    """Prepare the demo corpus in the home and bring everything up to date."""
+    with _errors():
+        from influcoder_lib.demo_corpus import write_demo_corpus
+
+        place = find_home(home)
+        counts = write_demo_corpus(place)
+        console.print(
+            f"demo corpus in {place}: {sum(counts.shards.values())} samples in "
+            f"{len(counts.shards)} shards, {counts.queries} queries"
+        )
+        _run(place)
+
+
+@app.command()
+def run(home: HomeOption = None) -> None:
+    """Bring everything up to date: exactly what `influcoder plan` lists."""
+    with _errors():
+        _run(find_home(home))
+
+
+@app.command()
+def plan(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """What is out of date, and why."""
+    with _errors():
+        from influcoder_assets.definitions import defs  # noqa: F401
+        from influcoder_assets.maker import current_plan
+        from influcoder_assets.workspace import Workspace
+        from influcoder_lib.refresh import as_json as steps_as_json
+
+        steps = current_plan(Workspace.open(find_home(home)))
+    if as_json:
+        typer.echo(json.dumps(steps_as_json(steps), indent=1))
+        return
+    table = RichTable("asset", "shard", "reason", title=f"{len(steps)} steps")
+    for step in steps:
+        table.add_row(step.asset, step.shard or "", step.reason)
+    console.print(table if steps else "everything is up to date")
+
+
+@app.command()
+def ui(
+    home: HomeOption = None,
+    port: Annotated[int, typer.Option(help="Port of the UI.")] = 3000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Open the Dagster UI on the home, with its schedules and sensors."""
+    with _errors():
+        place = find_home(home)
+    command = [sys.executable, "-m", "dagster", "dev", "-m", "influcoder_assets.definitions"]
+    environment = {**os.environ, **_environment(place)}
+    raise typer.Exit(subprocess.call([*command, "-h", host, "-p", str(port)], env=environment))
+
+
+def _run(home: Path) -> None:
+    os.environ.update(_environment(home))
+    from influcoder_assets.definitions import defs  # noqa: F401
+    from influcoder_assets.driver import expected_cost, refresh_home, summary
+    from influcoder_assets.maker import current_plan
+    from influcoder_assets.workspace import Workspace
+
+    workspace = Workspace.open(home)
+    steps = current_plan(workspace)
+    began = time.monotonic()
+    failures: list[str] = []
+    if steps:
+        console.print(expected_cost(workspace, steps))
+        with _progress():
+            failures = refresh_home(home)
+    else:
+        console.print("Everything is up to date: the plan is empty, nothing is run.")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    for line in summary(Workspace.open(home)):
+        console.print(line)
+    console.print(f"pipeline {time.monotonic() - began:.0f} s, peak memory {peak:.2f} GiB")
+    if failures:
+        console.print("\n".join(["[red]Some of it failed:[/red]", *failures]), markup=True)
+        raise typer.Exit(1)
+
+
+def _environment(home: Path) -> dict[str, str]:
+    """What the home's processes need: the home itself, and no telemetry."""
+    return {
+        "DAGSTER_HOME": str(home),
+        "TOKENIZERS_PARALLELISM": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+
+
+@contextmanager
+def _progress() -> Iterator[None]:
+    """Print what the pipeline says of itself, with the time since it began."""
+    logger = logging.getLogger("influcoder_assets")
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(_SinceStart())
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _SinceStart(logging.Formatter):
+    def __init__(self) -> None:
+        super().__init__()
+        self._began = time.time()
+
+    def format(self, record: logging.LogRecord) -> str:
+        """`mm:ss  message`."""
+        seconds = int(record.created - self._began)
+        return f"{seconds // 60:02d}:{seconds % 60:02d}  {record.getMessage()}"
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Print a user-facing error without a stack trace, and exit with 1."""
+    try:
+        yield
+    except InflucoderError as error:
+        Console(stderr=True).print(str(error), style="red", markup=False, highlight=False)
+        raise typer.Exit(1) from None

@@ -1,0 +1,112 @@
+"""Running the refresh job without the UI, and telling what it will cost and what came of it."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+from rich.console import RenderableType
+from rich.table import Table as RichTable
+
+from influcoder_assets.refresh import refresh_job
+from influcoder_assets.resources import HomeResource
+from influcoder_assets.workspace import Workspace
+from influcoder_lib import estimates
+from influcoder_lib.refresh import Step
+from influcoder_lib.report.model import Table, read_table
+from influcoder_lib.report.wording import written_rows
+
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+def refresh_home(home: Path) -> list[str]:
+    """Run the refresh job in this process, recorded in the home's Dagster instance.
+
+    Returns what failed, in words; empty when everything was made.
+    """
+    with dg.DagsterInstance.get() as instance:
+        result = refresh_job.execute_in_process(
+            instance=instance,
+            resources={"home": HomeResource(path=str(home)), "io_manager": dg.mem_io_manager},
+            run_config=_QUIET,
+            raise_on_error=False,
+        )
+    return [
+        str(event.step_failure_data.user_failure_data.description)
+        if event.step_failure_data.user_failure_data
+        else str(event.step_failure_data.error_display_string)
+        for event in result.get_step_failure_events()
+    ]
+
+
+def expected_cost(workspace: Workspace, steps: list[Step]) -> RenderableType:
+    """Table of the plan with expected seconds and memory of every asset in it."""
+    found = estimates.estimate(steps, _workload(workspace))
+    total = sum(each.seconds for each in found)
+    table = RichTable(
+        "asset",
+        "to make",
+        "about",
+        "memory",
+        title=f"The plan: about {total:.0f} s",
+        title_justify="left",
+    )
+    for each in found:
+        table.add_row(
+            each.asset, str(each.artifacts), f"{each.seconds:.0f} s", f"{each.gib:.1f} GiB"
+        )
+    return table
+
+
+def summary(workspace: Workspace) -> Iterator[RenderableType]:
+    """What came of it: the headline first, then the tables, then where everything is."""
+    report = workspace.store.current("curation_report")
+    if report is None:
+        yield "There is no report yet."
+        return
+    stored = workspace.store.require("encoder_comparison")
+    comparison = json.loads(workspace.store.path(stored, "comparison.json").read_text())
+    yield f"\n[bold]{comparison['headline']}[/bold]\n"
+    for table in comparison["tables"]:
+        yield _rich(read_table(table))
+    counts = report.summary
+    champion = workspace.store.require("champion_encoder").summary
+    in_use = f"version {champion['version']}" if champion["version"] else "the untrained encoder"
+    yield (
+        f"{counts['rows_in']} rows in = {counts['kept']} kept + {counts['dropped']} dropped + "
+        f"{counts['quarantined']} quarantined"
+    )
+    yield f"encoder in use: {in_use} (MLflow registry: {workspace.registry.address})"
+    yield f"report: {workspace.store.path(report, 'report.html')}"
+    yield f"filtered dataset: {workspace.data / 'artifacts' / 'filtered_dataset'}"
+
+
+def _rich(table: Table) -> RichTable:
+    shown = RichTable(*table.columns, title=table.title, title_justify="left", caption=table.note)
+    for row in written_rows(table):
+        shown.add_row(*(f"[bold]{cell.text}[/bold]" if cell.best else cell.text for cell in row))
+    return shown
+
+
+def _workload(workspace: Workspace) -> estimates.Workload:
+    settings = workspace.settings
+    target, encoder = settings.target_model, settings.encoder
+    rows, characters = estimates.rows_and_characters(list(workspace.shards.values()))
+    queries = [behavior.queries for behavior in settings.behaviors.values()]
+    return estimates.Workload(
+        rows_per_shard=rows / max(1, len(workspace.shards)),
+        characters=characters,
+        target=workspace.target_files,
+        encoder=workspace.encoder_files,
+        dtype=target.dtype,
+        window=target.window,
+        encoder_window=encoder.window,
+        candidates_per_shard=settings.distillation.candidates_per_shard,
+        queries=int(estimates.rows_and_characters([q for q in queries if q.is_file()])[0]),
+        shards=len(workspace.shards),
+        tokens_per_batch=target.tokens_per_batch,
+        epochs=encoder.epochs,
+        samples_per_step=encoder.queries_per_step + encoder.candidates_per_step,
+        candidates_per_step=encoder.candidates_per_step,
+        seeds=len(encoder.seeds),
+    )

@@ -1,0 +1,129 @@
+"""What the steps of a plan will cost, before they run: seconds from this machine's own speed."""
+
+import gzip
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import torch
+
+from influcoder_lib.models import ModelFiles
+from influcoder_lib.refresh import Step
+
+_CHARACTERS_PER_TOKEN = 4
+_GGUF_BITS = 5
+_GIB = 2**30
+_BASE_GIB = 0.8
+# Share of the machine's matmul rate that each kind of work reaches.
+_EFFICIENCY = {"gradients": 0.2, "training": 0.12, "embedding": 0.5}
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Sizes of a refresh: mean characters and rows a shard, models, and the training's steps."""
+
+    rows_per_shard: float
+    characters: float
+    target: ModelFiles
+    encoder: ModelFiles
+    dtype: str
+    window: int
+    encoder_window: int
+    candidates_per_shard: int
+    queries: int
+    shards: int
+    tokens_per_batch: int
+    epochs: int
+    samples_per_step: int
+    candidates_per_step: int
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One asset of the plan: artifacts to make, expected seconds, expected peak memory in GiB."""
+
+    asset: str
+    artifacts: int
+    seconds: float
+    gib: float
+
+
+def estimate(steps: Sequence[Step], load: Workload) -> list[Estimate]:
+    """Expected cost of every asset in the plan, in the plan's order; good to a factor of two."""
+    rates = {"float32": matmul_rate(torch.float32), "bfloat16": matmul_rate(torch.bfloat16)}
+    counts: dict[str, int] = {}
+    for step in steps:
+        counts[step.asset] = counts.get(step.asset, 0) + 1
+    return [
+        Estimate(asset, count, _seconds(asset, count, load, rates), _gib(asset, load))
+        for asset, count in counts.items()
+    ]
+
+
+def matmul_rate(dtype: torch.dtype) -> float:
+    """Floating-point operations a second of a 1024 x 1024 matrix product on this machine."""
+    left = torch.ones(1024, 1024, dtype=dtype)
+    left @ left
+    begin, rounds = time.perf_counter(), 0
+    while time.perf_counter() - begin < 0.1:
+        left @ left
+        rounds += 1
+    return rounds * 2 * 1024**3 / (time.perf_counter() - begin)
+
+
+def rows_and_characters(shards: Sequence[Path]) -> tuple[float, float]:
+    """About how many rows the shards have, and characters a row, from each file's first MiB."""
+    rows = characters = 0.0
+    for path in shards:
+        size = path.stat().st_size
+        if path.suffix == ".parquet":
+            rows += pq.read_metadata(path).num_rows
+        else:
+            with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+                head = stream.read(1 << 20)
+            size = size * 3 if path.suffix == ".gz" else size
+            rows += max(1, head.count(b"\n")) * max(1.0, size / max(1, len(head)))
+        characters += size
+    return rows, characters / max(1.0, rows)
+
+
+def parameters(files: ModelFiles) -> float:
+    """Parameters of a model, from the size of its weights (2 bytes each; in a GGUF 5 bits)."""
+    if files.gguf is not None:
+        return files.gguf.stat().st_size * 8 / _GGUF_BITS
+    weights: list[Path] = list(files.folder.rglob("*.safetensors"))
+    return sum(path.stat().st_size for path in weights) / 2
+
+
+def _seconds(asset: str, count: int, load: Workload, rates: dict[str, float]) -> float:
+    tokens = min(load.characters / _CHARACTERS_PER_TOKEN + 10, load.window)
+    encoder_tokens = min(tokens, load.encoder_window)
+    gradient = 4 * parameters(load.target) * tokens
+    gradient /= rates[load.dtype] * _EFFICIENCY["gradients"]
+    pass_cost = parameters(load.encoder) * encoder_tokens / rates["float32"]
+    embedding = pass_cost / _EFFICIENCY["embedding"]
+    candidates = load.candidates_per_shard * load.shards
+    corpus = load.rows_per_shard * load.shards
+    steps = load.epochs * load.seeds * 0.6 * candidates / load.candidates_per_step
+    training = steps * load.samples_per_step * 3 * pass_cost / _EFFICIENCY["training"]
+    return {
+        "gradient_projections": count * load.candidates_per_shard * gradient,
+        "distillation_set": load.queries * gradient,
+        "influence_encoder": training,
+        "champion_encoder": 3 * 0.2 * candidates * embedding,
+        "encoder_comparison": (1 + load.seeds) * min(corpus, 5000) * embedding,
+        "corpus_embeddings": count * load.rows_per_shard * embedding,
+    }.get(asset, 0.2 * count)
+
+
+def _gib(asset: str, load: Workload) -> float:
+    width = {"float32": 4, "bfloat16": 2}[load.dtype]
+    if asset in ("gradient_projections", "distillation_set"):
+        model = parameters(load.target) * width / _GIB
+        return _BASE_GIB + model + load.tokens_per_batch * model * 4e-4
+    if asset in ("influence_encoder", "champion_encoder", "encoder_comparison"):
+        return _BASE_GIB + 6 * parameters(load.encoder) * 4 / _GIB
+    return _BASE_GIB
