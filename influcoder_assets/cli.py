@@ -36,7 +36,7 @@ def init(directory: Annotated[Path, typer.Argument(help="Folder of the new home.
         for path in init_home(directory):
             console.print(f"made {path}")
     console.print(
-        f"\nPut your shards into {directory}/corpus and your queries into {directory}/queries, edit "
+        f"\nPut your shards into {directory}/corpus and queries into {directory}/queries, edit "
         f"{directory}/influcoder.yaml, then type:\n  influcoder run --home {directory}"
     )
 
@@ -49,9 +49,10 @@ def demo(home: HomeOption = None) -> None:
 
         place = find_home(home)
         counts = write_demo_corpus(place)
+        samples = sum(sum(labels.values()) for labels in counts.shards.values())
         console.print(
-            f"demo corpus in {place}: {sum(counts.shards.values())} samples in "
-            f"{len(counts.shards)} shards, {counts.queries} queries"
+            f"demo corpus: {samples} samples in {len(counts.shards)} shards, "
+            f"{sum(counts.queries.values())} queries, in {place}"
         )
         _run(place)
 
@@ -123,12 +124,13 @@ def _run(home: Path) -> None:
 
 
 def _environment(home: Path) -> dict[str, str]:
-    """What the home's processes need: the home itself, and no telemetry."""
+    """What the home's processes need: the home, no telemetry, and no bars over our own lines."""
     return {
         "DAGSTER_HOME": str(home),
         "TOKENIZERS_PARALLELISM": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TQDM_DISABLE": "1",
     }
 
 
@@ -165,3 +167,7 @@ def _errors() -> Iterator[None]:
     except InflucoderError as error:
         Console(stderr=True).print(str(error), style="red", markup=False, highlight=False)
         raise typer.Exit(1) from None
+
+
+if __name__ == "__main__":
+    app()
