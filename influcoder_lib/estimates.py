@@ -1,6 +1,7 @@
 """What the steps of a plan will cost, before they run: seconds from this machine's own speed."""
 
 import gzip
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import torch
+from safetensors import safe_open
 
 from influcoder_lib.models import ModelFiles
 from influcoder_lib.refresh import Step
@@ -17,7 +19,7 @@ _GGUF_BITS = 5
 _GIB = 2**30
 _BASE_GIB = 0.8
 # Share of the machine's matmul rate that each kind of work reaches.
-_EFFICIENCY = {"gradients": 0.2, "training": 0.12, "embedding": 0.5}
+_EFFICIENCY = {"gradients": 0.2, "training": 0.4, "embedding": 0.6}
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,16 @@ def rows_and_characters(shards: Sequence[Path]) -> tuple[float, float]:
 
 
 def parameters(files: ModelFiles) -> float:
-    """Parameters of a model, from the size of its weights (2 bytes each; in a GGUF 5 bits)."""
+    """Parameters of a model, from the headers of its weights (a GGUF: about 5 bits each)."""
     if files.gguf is not None:
         return files.gguf.stat().st_size * 8 / _GGUF_BITS
-    weights: list[Path] = list(files.folder.rglob("*.safetensors"))
-    return sum(path.stat().st_size for path in weights) / 2
+    total = 0
+    for path in files.folder.rglob("*.safetensors"):
+        with safe_open(path, framework="numpy") as weights:
+            total += sum(
+                math.prod(weights.get_slice(key).get_shape()) for key in list(weights.keys())
+            )
+    return total
 
 
 def _seconds(asset: str, count: int, load: Workload, rates: dict[str, float]) -> float:
@@ -103,7 +110,8 @@ def _seconds(asset: str, count: int, load: Workload, rates: dict[str, float]) ->
     encoder_tokens = min(tokens, load.encoder_window)
     gradient = 4 * parameters(load.target) * tokens
     gradient /= rates[load.dtype] * _EFFICIENCY["gradients"]
-    pass_cost = parameters(load.encoder) * encoder_tokens / rates["float32"]
+    # About half of a small encoder's parameters are its token table, which costs nothing.
+    pass_cost = 2 * 0.5 * parameters(load.encoder) * encoder_tokens / rates["float32"]
     embedding = pass_cost / _EFFICIENCY["embedding"]
     candidates = load.candidates_per_shard * load.shards
     corpus = load.rows_per_shard * load.shards
