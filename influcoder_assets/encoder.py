@@ -26,6 +26,7 @@ from influcoder_lib.student.distillation import Distilled, EpochLog, TrainingSet
 from influcoder_lib.student.encoder import InfluenceEncoder
 from influcoder_lib.student.recipes import RECIPES, Recipe
 from influcoder_lib.teacher.distillation_set import DistillationSet
+from influcoder_lib.teacher.engine import close_teacher
 
 _LABELLED = 5000
 _EMBEDDING_CODE = "1"
@@ -43,6 +44,7 @@ def influence_encoder(task: Task) -> None:
 
     One is trained a seed; the one best on the validation split is the challenger."""
     settings = task.settings.encoder
+    close_teacher()
     train, validation = (_block(task, split) for split in ("train", "validation"))
     base = _open_base(task)
     trained: dict[int, Distilled] = {}

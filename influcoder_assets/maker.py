@@ -13,7 +13,7 @@ from typing import Any
 
 from influcoder_assets.config import Settings
 from influcoder_assets.workspace import Workspace
-from influcoder_lib import refresh
+from influcoder_lib import memory, refresh
 from influcoder_lib.errors import InflucoderError
 from influcoder_lib.refresh import Facts, Node
 from influcoder_lib.store import Draft, Manifest, Recipe
@@ -151,6 +151,8 @@ def make(workspace: Workspace, asset: str, shard: str | None, run_id: str) -> tu
         log.error("%s failed: %s", label, error)
         store.record_failure(asset, shard, recipe, str(error))
         raise
+    finally:
+        memory.release()
     manifest = store.require(asset, shard)
     facts_said = ", ".join(f"{k} {_short(v)}" for k, v in list(manifest.summary.items())[:4])
     log.info("%s: done%s", label, f" ({facts_said})" if facts_said else "")

@@ -55,3 +55,8 @@ def open_teacher(
     )
     sketch = CountSketch(settings.sketch_dimensions, settings.sketch_seed)
     return GradientFeatures(target, layers, sketch, settings.window, settings.tokens_per_batch)
+
+
+def close_teacher() -> None:
+    """Forget the loaded teacher: the student needs the memory."""
+    open_teacher.cache_clear()
