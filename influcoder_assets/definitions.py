@@ -58,7 +58,9 @@ def _asset(maker: Maker) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         shard = context.partition_key if node.sharded else None
         try:
-            said = list(events.materialise(home.open(), node.name, shard, context.run_id))
+            said = list(
+                events.materialise(home.open(), node.name, shard, context.run_id, context.instance)
+            )
         except InflucoderError as error:
             raise events.as_failure(error) from error
         return events.as_result(said)

@@ -14,10 +14,16 @@ from influcoder_lib.store import Manifest
 SHARDS = dg.DynamicPartitionsDefinition(name="shards")
 _DATA_VERSION = "dagster/data_version"
 _CODE_VERSION = "dagster/code_version"
+_INPUT_VERSION = "dagster/input_data_version"
+_INPUT_EVENT = "dagster/input_event_pointer"
 
 
 def materialise(
-    workspace: Workspace, asset: str, shard: str | None, run_id: str
+    workspace: Workspace,
+    asset: str,
+    shard: str | None,
+    run_id: str,
+    instance: dg.DagsterInstance,
 ) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
     """Make one artifact, and say so: its materialization, then the result of every check of it.
 
@@ -29,10 +35,7 @@ def materialise(
         asset,
         partition=shard,
         metadata=metadata(manifest, task),
-        tags={
-            _DATA_VERSION: manifest.fingerprint,
-            _CODE_VERSION: MAKERS[asset].node.code_version,
-        },
+        tags=_version_tags(manifest, instance),
     )
     for check in checks.of(asset):
         yield _evaluate(check, task, shard)
@@ -54,6 +57,21 @@ def metadata(manifest: Manifest, task: Task) -> dict[str, Any]:
         "fingerprint": manifest.fingerprint,
     }
     return shown
+
+
+def _version_tags(manifest: Manifest, instance: dg.DagsterInstance) -> dict[str, str]:
+    """Data version, code version, and for every input its version and its latest event.
+
+    These are the tags that Dagster itself writes for an asset it runs; with them, the UI shows
+    what is out of date. A sharded input has a version a shard, so there the event decides.
+    """
+    node = MAKERS[manifest.asset].node
+    tags = {_DATA_VERSION: manifest.fingerprint, _CODE_VERSION: node.code_version}
+    for name in node.inputs:
+        latest = instance.fetch_materializations(dg.AssetKey(name), limit=1).records
+        tags[f"{_INPUT_VERSION}/{name}"] = manifest.recipe.inputs.get(name, "by shard")
+        tags[f"{_INPUT_EVENT}/{name}"] = str(latest[0].storage_id) if latest else "NULL"
+    return tags
 
 
 def as_failure(error: InflucoderError) -> dg.Failure:

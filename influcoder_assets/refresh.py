@@ -53,7 +53,9 @@ def _refresh_op(asset: str) -> dg.OpDefinition:
         for step in steps:
             context.log.info(f"{label((step.asset, step.shard))}: {step.reason}")
             try:
-                for event in events.materialise(workspace, asset, step.shard, context.run_id):
+                for event in events.materialise(
+                    workspace, asset, step.shard, context.run_id, context.instance
+                ):
                     context.log_event(event)  # type: ignore[arg-type]
             except InflucoderError as error:
                 failed = [*failed, f"{label((asset, step.shard))}: {error}"]
