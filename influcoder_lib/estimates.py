@@ -17,7 +17,9 @@ from influcoder_lib.refresh import Step
 _CHARACTERS_PER_TOKEN = 4
 _GGUF_BITS = 5
 _GIB = 2**30
-_BASE_GIB = 0.8
+_BASE_GIB = 1.2
+# Bytes that one token keeps alive until its backward, a parameter of the model.
+_ACTIVATIONS = 8e-3
 # Share of the machine's matmul rate that each kind of work reaches.
 _EFFICIENCY = {"gradients": 0.2, "training": 0.4, "embedding": 0.6}
 
@@ -131,7 +133,8 @@ def _gib(asset: str, load: Workload) -> float:
     width = {"float32": 4, "bfloat16": 2}[load.dtype]
     if asset in ("gradient_projections", "distillation_set"):
         model = parameters(load.target) * width / _GIB
-        return _BASE_GIB + model + load.tokens_per_batch * model * 4e-4
+        activations = load.tokens_per_batch * parameters(load.target) * _ACTIVATIONS / _GIB
+        return _BASE_GIB + model + activations
     if asset in ("influence_encoder", "champion_encoder", "encoder_comparison"):
         return _BASE_GIB + 6 * parameters(load.encoder) * 4 / _GIB
     return _BASE_GIB
