@@ -52,21 +52,25 @@ class Workspace:
         return find_shards(self.settings.corpus.path)
 
     @cached_property
+    def hashes(self) -> "FileHashes":
+        """Fingerprints of files outside the store, remembered between runs."""
+        return FileHashes(self.data / "file_hashes.json")
+
+    @cached_property
     def target_files(self) -> models.ModelFiles:
         """Where the target model lies."""
-        return models.locate(self.settings.target_model.path, self.home)
+        return models.locate(self.settings.target_model.path, self.home, self.hashes.of)
 
     @cached_property
     def encoder_files(self) -> models.ModelFiles:
         """Where the base encoder lies."""
-        return models.locate(self.settings.encoder.path, self.home)
+        return models.locate(self.settings.encoder.path, self.home, self.hashes.of)
 
     def facts(self, nodes: Sequence[Node], settings: dict[str, dict[str, Any]]) -> Facts:
         """What is true now, for the plan. File hashes are remembered by size and time."""
-        hashes = FileHashes(self.data / "file_hashes.json")
-        shards = {key: hashes.of(path) for key, path in self.shards.items()}
-        sources = self._sources(hashes.of)
-        hashes.save()
+        shards = {key: self.hashes.of(path) for key, path in self.shards.items()}
+        sources = self._sources(self.hashes.of)
+        self.hashes.save()
         recorded: dict[Key, tuple[Recipe, str]] = {}
         failed: dict[Key, str] = {}
         for node in nodes:

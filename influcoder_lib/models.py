@@ -77,14 +77,18 @@ class TargetModel:
     tokenizer: PreTrainedTokenizerBase
 
 
-def locate(name: str, home: Path) -> ModelFiles:
+def locate(
+    name: str, home: Path, hash_file: Callable[[Path], str] = fingerprint.of_file
+) -> ModelFiles:
     """Find a model by packaged name, folder (relative to the home) or hub name.
+
+    `hash_file` gives the fingerprint of a packaged model's weights, which must be the known one.
 
     Raises:
         ModelError: it is in none of these places, its hash differs, or it has only pickles.
     """
     if name in PACKAGED:
-        return _locate_packaged(name)
+        return _locate_packaged(name, hash_file)
     folder = (home / name).expanduser()
     if folder.is_dir():
         return _check_folder(name, folder)
@@ -136,7 +140,8 @@ def load_target(folder: Path, dtype: Dtype) -> TargetModel:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     # On the CPU, fused attention is slower backward than plain on rows of a few hundred tokens.
-    attention = "sdpa" if device == "cuda" else "eager"
+    # On the GPU, None takes fused attention where the architecture has it.
+    attention = None if device == "cuda" else "eager"
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
         model = AutoModelForCausalLM.from_pretrained(
@@ -192,7 +197,7 @@ def quiet() -> None:
     logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
 
 
-def _locate_packaged(name: str) -> ModelFiles:
+def _locate_packaged(name: str, hash_file: Callable[[Path], str]) -> ModelFiles:
     packaged = PACKAGED[name]
     try:
         found = importlib.metadata.distribution(packaged.distribution)
@@ -204,7 +209,7 @@ def _locate_packaged(name: str) -> ModelFiles:
     path = Path(str(found.locate_file(packaged.path)))
     if not path.is_file():
         raise ModelError(f"The packaged model {name!r} is incomplete.", where=str(path))
-    actual = fingerprint.of_file(path)
+    actual = hash_file(path)
     if actual != packaged.sha256[: len(actual)]:
         raise ModelError(
             f"The packaged model {name!r} is not the file it should be.",

@@ -114,8 +114,8 @@ class GradientFeatures:
         model = self.target.model
         ids, mask, targets = (tensor.to(model.device) for tensor in self._pad(spans))
         if model.device.type == "cpu":
-            longest = ids.shape[1]
-            model.set_attn_implementation("eager" if longest <= _EAGER_UP_TO else "sdpa")
+            fused = ids.shape[1] > _EAGER_UP_TO and model._supports_sdpa
+            model.set_attn_implementation("sdpa" if fused else "eager")
         predicted = targets.roll(-1, dims=1) >= 0
         with _Hooks(self.layers, model, len(spans), predicted, sink), torch.enable_grad():
             logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits

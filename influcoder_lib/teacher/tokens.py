@@ -50,10 +50,11 @@ class SpanEncoder:
         self._start = _start_tokens(tokenizer)
 
     def context(self, prompt: str) -> str:
-        """Text that stands before the response."""
+        """Text that stands before the response, after the start-of-sequence token if there is one."""
         if not self._has_template:
             return f"{prompt}\n"
-        return _render(self.tokenizer, [("user", prompt)], reply=True).removeprefix(self._added)
+        text = _render(self.tokenizer, [("user", prompt)], reply=True).removeprefix(self._added)
+        return text.removeprefix(str(self.tokenizer.bos_token)) if self._start else text
 
     def encode(self, samples: Sequence[Sample]) -> list[Span]:
         """Spans of the samples, in their order."""
@@ -118,6 +119,18 @@ def _added_by_template(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _start_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The start-of-sequence token, if the tokenizer adds it or the template writes it, once."""
     bos = tokenizer.bos_token_id
-    ids = tokenizer("a", verbose=False)["input_ids"]
-    return [bos] if bos is not None and ids[:1] == [bos] else []
+    if bos is None:
+        return []
+    added = tokenizer("a", verbose=False)["input_ids"][:1] == [bos]
+    return [bos] if added or _writes_start(tokenizer, str(tokenizer.bos_token)) else []
+
+
+def _writes_start(tokenizer: PreTrainedTokenizerBase, bos: str) -> bool:
+    # Some templates open every turn with this token; then it is no start of a sequence.
+    if not tokenizer.chat_template:
+        return False
+    turns = [("user", _PROBE), ("assistant", _PROBE), ("user", _PROBE)]
+    text = _render(tokenizer, turns, reply=False)
+    return text.startswith(bos) and text.count(bos) == 1
