@@ -74,7 +74,7 @@ class TargetModelSettings(Section):
         " at its head.",
     )
     tokens_per_batch: int = Field(
-        default=2048,
+        default=1024,
         ge=16,
         validate_default=True,
         description="Tokens in one batch, padding included, and so the memory that it takes.",

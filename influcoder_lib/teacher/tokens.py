@@ -50,7 +50,7 @@ class SpanEncoder:
         self._start = _start_tokens(tokenizer)
 
     def context(self, prompt: str) -> str:
-        """Text that stands before the response, after the start-of-sequence token if there is one."""
+        """Text before the response, without the start-of-sequence token."""
         if not self._has_template:
             return f"{prompt}\n"
         text = _render(self.tokenizer, [("user", prompt)], reply=True).removeprefix(self._added)

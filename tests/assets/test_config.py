@@ -59,7 +59,7 @@ def test_the_least_settings_are_filled_with_the_documented_defaults(load):
         "path": "smollm2-135m-instruct",
         "dtype": "bfloat16",
         "window": 512,
-        "tokens_per_batch": 2048,
+        "tokens_per_batch": 1024,
         "adapter": {"source": "fresh", "rank": 16, "seed": 0},
         "sketch": {"dimensions": 8192, "seed": 0},
     }
@@ -73,7 +73,7 @@ def test_the_least_settings_are_filled_with_the_documented_defaults(load):
     assert settings.encoder.model_dump() == {
         "path": "all-minilm-l6-v2",
         "window": 256,
-        "recipe": "reference",
+        "recipe": "lean",
         "seeds": (0, 1, 2),
         "epochs": 8,
         "learning_rate": 5e-5,
