@@ -1,8 +1,6 @@
 """The teacher's assets: gradient features of drawn candidates, the frozen distillation set, and
 the rankings that the student learns."""
 
-import functools
-
 import numpy as np
 import polars as pl
 
@@ -146,7 +144,7 @@ def open_engine(task: Task) -> GradientFeatures:
 def _features(task: Task, frame: pl.DataFrame) -> Collected:
     key = teacher_settings(task.settings).key(task.facts.sources["target_model"])
     rows = RowStore(task.workspace.data / "rows" / "gradients" / key)
-    return collect(functools.partial(open_engine, task), to_samples(frame), rows, task.say)
+    return collect(open_engine(task), to_samples(frame), rows, task.say)
 
 
 def _write_unusable(found: Collected, drawn: pl.DataFrame) -> pl.DataFrame:

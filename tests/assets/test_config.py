@@ -193,7 +193,7 @@ def test_rows_may_come_as_chat_messages(load):
         ("distillation.influence", "centered", "did you mean centred?"),
         ("distillation.validation", 0.6, "validation + test less than 0.8"),
         ("distillation.test", 0.9, "less than 0.8"),
-        ("encoder.recipe", "best", "allowed: reference"),
+        ("encoder.recipe", "best", "allowed: one of reference, lean"),
         ("encoder.seeds", [], "at least one"),
         ("encoder.seeds", [1, 1], "a seed is given twice"),
         ("encoder.seeds", [0, "1"], "encoder.seeds.1"),
