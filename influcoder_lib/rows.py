@@ -10,14 +10,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from influcoder_lib import fingerprint
+from influcoder_lib.errors import StoreError
 
 
 class RowStore:
-    """Appends and looks up vectors of one width and dtype by sample id (32 hex characters)."""
+    """Appends and looks up vectors of one width and dtype by sample id (32 hex characters).
+
+    Raises:
+        StoreError: a segment is damaged.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -62,7 +67,14 @@ class RowStore:
         return result if result is not None else np.empty((0, 0), dtype=np.float32)
 
     def _register(self, path: Path) -> None:
-        with safe_open(path, framework="numpy") as segment:
-            ids = segment.get_tensor("ids")
+        try:
+            with safe_open(path, framework="numpy") as segment:
+                ids = segment.get_tensor("ids")
+        except (OSError, SafetensorError) as error:
+            raise StoreError(
+                f"A segment of stored vectors cannot be read: {error}.",
+                where=str(path),
+                fix="delete that file: its vectors are computed again",
+            ) from error
         for row, sample_id in enumerate(ids):
             self._where[sample_id.tobytes().hex()] = (path, row)

@@ -4,17 +4,38 @@ The adapter is never put into the model as modules. A trained one is merged into
 gives the same function, and its factors are kept beside the layer for the gradient.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from influcoder_lib import fingerprint
 from influcoder_lib.errors import ModelError
+
+# Options of PEFT that make an adapter more than W + scale * B A on frozen weights W. The inits that
+# are not named here take their share out of W first, so a merge into the plain W would be wrong.
+_VARIANTS = (
+    "use_dora",
+    "modules_to_save",
+    "trainable_token_indices",
+    "layer_replication",
+    "lora_bias",
+    "target_parameters",
+    "use_qalora",
+    "alora_invocation_tokens",
+    "use_bdlora",
+    "arrow_config",
+    "velora_config",
+    "monteclora_config",
+    "kasa_config",
+)
+_PLAIN_INITS = (True, False, "gaussian", "eva", "orthogonal")
 
 
 @dataclass(frozen=True)
@@ -51,7 +72,7 @@ def trained_adapter(model: Any, folder: Path) -> list[AdaptedLayer]:
 
     Raises:
         ModelError: not a LoRA adapter in safetensors, one for other layers than the model has,
-            or a variant (DoRA, adapted embeddings, trained whole modules) that is not supported.
+            or a variant (DoRA, PiSSA, adapted embeddings or head, whole modules) not supported.
     """
     from peft import PeftConfig
     from peft.utils import load_peft_weights
@@ -65,22 +86,22 @@ def trained_adapter(model: Any, folder: Path) -> list[AdaptedLayer]:
     try:
         config = PeftConfig.from_pretrained(str(folder))
         weights = load_peft_weights(str(folder), device="cpu")
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise ModelError(f"The adapter cannot be read: {error}", where=str(folder)) from error
     _check_lora(config, folder)
-    layers = [
-        _merge(name, module, config, weights)
+    adapted = [
+        (name, module)
         for name, module in _named_linear(model)
         if f"base_model.model.{name}.lora_A.weight" in weights
     ]
-    if 2 * len(layers) != len(weights):
-        used = {f"base_model.model.{layer.name}.lora_{f}.weight" for layer in layers for f in "AB"}
+    used = {f"base_model.model.{name}.lora_{f}.weight" for name, _ in adapted for f in "AB"}
+    if odd := sorted(weights.keys() ^ used):
         raise ModelError(
-            f"The adapter has weights that fit no linear layer: {sorted(set(weights) - used)[0]}.",
+            f"The adapter has weights that fit no linear layer: {odd[0]}.",
             where=str(folder),
-            allowed="LoRA on linear layers of this very target model",
+            allowed="LoRA on linear layers of this very target model, its head excepted",
         )
-    return layers
+    return [_merge(name, module, config, weights) for name, module in adapted]
 
 
 def _merge(name: str, module: nn.Module, config: Any, weights: dict[str, Tensor]) -> AdaptedLayer:
@@ -92,6 +113,12 @@ def _merge(name: str, module: nn.Module, config: Any, weights: dict[str, Tensor]
     delta = scale * (b @ a)
     if isinstance(module, Conv1D):
         delta = delta.T
+    if delta.shape != weight.shape:
+        raise ModelError(
+            f"The adapter fits a layer {name} of shape {tuple(delta.shape)}; "
+            f"the target model's has {tuple(weight.shape)}.",
+            allowed="an adapter that was trained on this very target model",
+        )
     merged = weight.detach().float().cpu() + delta
     weight.data.copy_(merged.to(weight.dtype))
     place = {"device": weight.device, "dtype": weight.dtype}
@@ -100,7 +127,8 @@ def _merge(name: str, module: nn.Module, config: Any, weights: dict[str, Tensor]
 
 def _rank_and_alpha(name: str, config: Any) -> tuple[int, float]:
     def pick(pattern: dict[str, Any], default: Any) -> Any:
-        hits = [value for key, value in pattern.items() if name == key or name.endswith(f".{key}")]
+        # PEFT reads these keys as regular expressions for the end of a layer's name.
+        hits = [value for key, value in pattern.items() if re.match(rf"(.*\.)?({key})$", name)]
         return hits[0] if hits else default
 
     return pick(config.rank_pattern, config.r), pick(config.alpha_pattern, config.lora_alpha)
@@ -108,11 +136,9 @@ def _rank_and_alpha(name: str, config: Any) -> tuple[int, float]:
 
 def _check_lora(config: Any, folder: Path) -> None:
     kind = str(getattr(config.peft_type, "value", config.peft_type))
-    extras = [
-        name
-        for name in ("use_dora", "modules_to_save", "trainable_token_indices", "layer_replication")
-        if getattr(config, name, None)
-    ]
+    extras = [name for name in _VARIANTS if getattr(config, name, None)]
+    if (init := getattr(config, "init_lora_weights", True)) not in _PLAIN_INITS:
+        extras.append(f"init_lora_weights={init}")
     if kind != "LORA" or extras:
         raise ModelError(
             f"This kind of adapter is not supported: {kind} {' '.join(extras)}".rstrip() + ".",
@@ -122,8 +148,10 @@ def _check_lora(config: Any, folder: Path) -> None:
 
 
 def _named_linear(model: Any) -> Iterator[tuple[str, nn.Module]]:
+    """Linear layers but the head, which sees tokens of the loss only."""
+    head = model.get_output_embeddings()
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear | Conv1D):
+        if isinstance(module, nn.Linear | Conv1D) and module is not head:
             yield name, module
 
 

@@ -33,22 +33,26 @@ def draw(sample_ids: Sequence[str], count: int, seed: int) -> list[int]:
 
 
 def collect(
-    engine: Callable[[], GradientFeatures],
+    engine: GradientFeatures,
     samples: Sequence[Sample],
     rows: RowStore,
     progress: Callable[[str], None],
 ) -> Collected:
-    """Features of the samples, taken from `rows` where they are and appended to it batch by batch.
+    """Features of the samples, taken from `rows` where they are, else computed and added to it.
 
-    `engine` is asked for only if something has to be computed.
+    They are added batch by batch, so that a run after a killed one goes on where that one ended.
     """
     missing = [sample for sample in samples if sample.sample_id not in rows]
     unusable: dict[str, str] = {}
     if missing:
-        unusable = _compute(engine(), missing, rows, progress)
+        unusable = _compute(engine, missing, rows, progress)
     kept = [sample for sample in samples if sample.sample_id not in unusable]
-    features = rows.take([sample.sample_id for sample in kept])
-    truncated = sum(span.truncated for span in engine().spans.encode(samples)) if samples else 0
+    features = (
+        rows.take([sample.sample_id for sample in kept])
+        if kept
+        else np.empty((0, engine.sketch.dimensions), np.float16)
+    )
+    truncated = sum(span.truncated for span in engine.spans.encode(samples))
     return Collected(kept, features, unusable, len(missing) - len(unusable), truncated)
 
 

@@ -1,0 +1,149 @@
+"""The MLflow registry of a home: runs, versions, the champion; all of it inside the home."""
+
+from pathlib import Path
+
+import pytest
+
+from influcoder_assets.registry import EXPERIMENT, MODEL, Registry
+from tests.assets.conftest import Done
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory):
+    """A registry with two registered runs, made with an empty folder as working directory."""
+    home = tmp_path_factory.mktemp("registry") / "home"
+    home.mkdir()
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(elsewhere)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        registry = Registry(home)
+        runs = [log(registry, home.parent / name, name) for name in ("first", "second")]
+        for run, name in zip(runs, ("first", "second"), strict=True):
+            registry.register(run, "encoder", {"fingerprint": name})
+        yield registry, runs, elsewhere
+
+
+def log(registry: Registry, folder: Path, name: str) -> str:
+    """Log a run whose encoder is a folder with a file in a subfolder."""
+    (folder / "1_Pooling").mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(name.encode() * 1000)
+    (folder / "1_Pooling" / "config.json").write_text(f'{{"name": "{name}"}}')
+    picture = folder.with_suffix(".png")
+    picture.write_bytes(b"a picture")
+    return registry.log_run(
+        name,
+        {"epochs": 8, "distillation_set": "f" * 32},
+        {"seed_0/loss": [(1, 0.5), (2, 0.25)]},
+        {"encoder": name},
+        {"encoder": folder},
+        [picture],
+    )
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Content of every file below a folder."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_run_holds_params_metrics_by_step_tags_and_artifacts(filled):
+    registry, (first, _), _ = filled
+    run = registry.client.get_run(first)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "first"
+    assert run.data.params == {"epochs": "8", "distillation_set": "f" * 32}
+    assert run.data.tags["encoder"] == "first"
+    history = registry.client.get_metric_history(first, "seed_0/loss")
+    assert [(each.step, each.value) for each in history] == [(1, 0.5), (2, 0.25)]
+    assert {each.path for each in registry.client.list_artifacts(first)} == {"encoder", "first.png"}
+
+
+def test_metrics_and_files_can_be_added_to_a_run_whatever_their_names(filled):
+    registry, (_, second), _ = filled
+    table = registry.home.parent / "table"
+    table.mkdir()
+    (table / "comparison.json").write_text("{}")
+    registry.add(second, {"AUPRC, unsafe (max)": 0.75}, table, "comparison")
+    run = registry.client.get_run(second)
+    assert run.data.metrics["AUPRC_ unsafe _max_"] == 0.75
+    (added,) = registry.client.list_artifacts(second, "comparison")
+    assert added.path == "comparison/comparison.json"
+
+
+def test_versions_count_up_and_are_found_by_the_encoder_s_fingerprint(filled):
+    registry, _, _ = filled
+    assert registry.version_of("first") == "1"
+    assert registry.version_of("second") == "2"
+    assert registry.version_of("third") is None
+
+
+def test_the_champion_moves_on_promotion_only(filled):
+    registry, _, _ = filled
+    assert registry.champion() is None
+    registry.promote("2")
+    assert registry.champion() == "2"
+    registry.register(registry.client.get_model_version(MODEL, "1").run_id, "encoder", {})
+    assert registry.champion() == "2"
+    registry.promote("1")
+    assert registry.champion() == "1"
+
+
+@pytest.mark.parametrize(("version", "name"), [("1", "first"), ("2", "second")])
+def test_a_download_is_what_was_logged(filled, tmp_path, version, name):
+    registry, _, _ = filled
+    copy = registry.download(version, tmp_path)
+    assert files(copy) == files(registry.home.parent / name)
+
+
+def test_everything_is_written_below_the_home(filled):
+    registry, _, elsewhere = filled
+    assert {path.name for path in registry.home.iterdir()} == {"mlflow.db", "mlartifacts"}
+    assert list(elsewhere.iterdir()) == []
+    experiment = registry.client.get_experiment_by_name(EXPERIMENT)
+    assert experiment.artifact_location == (registry.home / "mlartifacts").as_uri()
+
+
+def test_the_tracking_address_of_the_environment_is_respected(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'shared.db'}")
+    assert Registry(tmp_path / "home").address == f"sqlite:///{tmp_path / 'shared.db'}"
+
+
+def test_a_trained_encoder_is_registered_with_what_it_was_made_from(done: Done):
+    workspace = done.workspace
+    made = workspace.store.require("influence_encoder")
+    registry = workspace.registry
+    version = registry.client.get_model_version(MODEL, made.summary["version"])
+    assert version.run_id == made.summary["mlflow_run"]
+    assert version.tags["fingerprint"] == made.summary["encoder"]
+    inputs = {
+        name: workspace.store.require(name).fingerprint
+        for name in ("distillation_set", "teacher_rankings")
+    }
+    assert {name: version.tags[name] for name in inputs} == inputs
+    run = registry.client.get_run(version.run_id)
+    assert {name: run.data.params[name] for name in inputs} == inputs
+    assert run.data.params["learning_rate"] == "0.001"
+    assert run.data.tags["dagster_run"] == done.first.run.run_id
+    assert {"seed_0/loss", "seed_1/validation_per_query"} <= run.data.metrics.keys()
+    assert any("AUPRC" in name for name in run.data.metrics)
+    artifacts = {each.path for each in registry.client.list_artifacts(version.run_id)}
+    assert artifacts == {"encoder", "training.json", "training.png", "comparison"}
+
+
+def test_the_registered_encoder_is_the_stored_one(done: Done, tmp_path):
+    workspace = done.workspace
+    made = workspace.store.require("influence_encoder")
+    copy = workspace.registry.download(made.summary["version"], tmp_path)
+    assert files(copy) == files(workspace.store.folder(made) / "encoder")
+
+
+def test_a_refresh_writes_nothing_outside_the_home(done: Done):
+    assert list(done.elsewhere.iterdir()) == []
+    assert [path.name for path in done.home.parent.iterdir()] == ["home"]
+    made = {"data", "history", "mlartifacts", "mlflow.db", "schedules", "storage"}
+    given = {"corpus", "queries", "models", "dagster.yaml", "influcoder.yaml"}
+    assert {path.name for path in done.home.iterdir()} <= made | given

@@ -1,0 +1,145 @@
+"""The draw of candidates, and features that a killed run leaves for the next one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from influcoder_lib import fingerprint
+from influcoder_lib.models import load_target
+from influcoder_lib.rows import RowStore
+from influcoder_lib.samples import Sample
+from influcoder_lib.teacher.adapters import fresh_adapter
+from influcoder_lib.teacher.collection import collect, draw
+from influcoder_lib.teacher.gradients import GradientFeatures
+from influcoder_lib.teacher.sketch import CountSketch
+from tests.tiny import tiny_target
+
+PAIRS = [(f"question {n}", "answer" + " again" * (n % 3)) for n in range(9)]
+PAIRS.insert(4, ("long " * 20, "short"))
+SAMPLES = [Sample(fingerprint.sample_id(p, r), p, r) for p, r in PAIRS]
+EMPTY = Sample(fingerprint.sample_id("nothing", ""), "nothing", "")
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> GradientFeatures:
+    folder = tiny_target(tmp_path_factory.mktemp("target"), "llama")
+    target = load_target(folder, "float32")
+    return GradientFeatures(target, fresh_adapter(target.model, 2, 0), CountSketch(64, 0), 48, 96)
+
+
+@pytest.fixture
+def computed(engine: GradientFeatures, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sizes of the batches that the engine computes."""
+    sizes: list[int] = []
+    plain = engine._batch
+
+    def watched(indices, spans):
+        sizes.append(len(indices))
+        return plain(indices, spans)
+
+    monkeypatch.setattr(engine, "_batch", watched)
+    return sizes
+
+
+def quiet(message: str) -> None:
+    pass
+
+
+def expected_features(engine: GradientFeatures, samples: list[Sample]) -> np.ndarray:
+    return np.concatenate([next(engine.features([sample])).rows for sample in samples])
+
+
+ids = st.lists(st.text("0123456789abcdef", min_size=4, max_size=4), unique=True, max_size=20)
+
+
+@given(ids, st.integers(0, 8), st.integers(0, 3))
+def test_the_lowest_hashes_are_drawn_lowest_first(sample_ids, count, seed):
+    keys = [fingerprint.draw_key(seed, sample_ids[i]) for i in draw(sample_ids, count, seed)]
+    assert keys == sorted(fingerprint.draw_key(seed, each) for each in sample_ids)[:count]
+
+
+@given(ids.flatmap(lambda each: st.tuples(st.just(each), st.permutations(each))), st.integers(0, 8))
+def test_the_order_of_a_shard_does_not_matter(pair, count):
+    given_ids, shuffled = pair
+    drawn = [given_ids[i] for i in draw(given_ids, count, 0)]
+    assert [shuffled[i] for i in draw(shuffled, count, 0)] == drawn
+
+
+def test_more_candidates_only_add_to_fewer_and_the_seed_decides():
+    sample_ids = [sample.sample_id for sample in SAMPLES]
+    assert draw(sample_ids, 3, 0) == draw(sample_ids, 7, 0)[:3]
+    assert draw(sample_ids, 7, 0) != draw(sample_ids, 7, 1)
+    assert sorted(draw(sample_ids, 99, 0)) == list(range(len(SAMPLES)))
+
+
+def test_features_are_in_the_order_of_the_samples(engine, tmp_path):
+    found = collect(engine, SAMPLES, RowStore(tmp_path), quiet)
+    assert found.samples == SAMPLES
+    assert found.features.dtype == np.float16
+    np.testing.assert_allclose(found.features, expected_features(engine, SAMPLES), atol=1e-3)
+    assert found.computed == len(SAMPLES)
+    assert found.truncated == 1
+    assert found.unusable == {}
+
+
+def test_only_what_is_missing_is_computed(engine, computed, tmp_path):
+    collect(engine, SAMPLES[2:6], RowStore(tmp_path), quiet)
+    computed.clear()
+    found = collect(engine, SAMPLES, RowStore(tmp_path), quiet)
+    assert sum(computed) == found.computed == len(SAMPLES) - 4
+    assert found.samples == SAMPLES
+    np.testing.assert_allclose(found.features, expected_features(engine, SAMPLES), atol=1e-3)
+    computed.clear()
+    again = collect(engine, list(reversed(SAMPLES)), RowStore(tmp_path), quiet)
+    assert computed == []
+    assert again.computed == 0
+    np.testing.assert_array_equal(again.features, found.features[::-1])
+
+
+def test_a_killed_run_loses_only_the_batch_in_hand(engine, computed, tmp_path):
+    def kill(message: str) -> None:
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        collect(engine, SAMPLES, RowStore(tmp_path), kill)
+    first = sum(computed)
+    assert 0 < first < len(SAMPLES)
+    assert len(RowStore(tmp_path)) == first
+    computed.clear()
+    found = collect(engine, SAMPLES, RowStore(tmp_path), quiet)
+    assert sum(computed) == found.computed == len(SAMPLES) - first
+    np.testing.assert_allclose(found.features, expected_features(engine, SAMPLES), atol=1e-3)
+
+
+def test_an_unusable_sample_is_named_with_its_reason_and_has_no_feature(engine, tmp_path):
+    for _ in range(2):
+        found = collect(engine, [SAMPLES[0], EMPTY, SAMPLES[1]], RowStore(tmp_path), quiet)
+        assert found.samples == SAMPLES[:2]
+        assert len(found.features) == 2
+        reason = "the response has no token: its loss span is empty"
+        assert found.unusable == {EMPTY.sample_id: reason}
+
+
+@pytest.mark.parametrize("samples", [[], [EMPTY]], ids=["none", "none usable"])
+def test_no_feature_is_an_empty_table_of_the_same_width(engine, tmp_path, samples):
+    found = collect(engine, samples, RowStore(tmp_path), quiet)
+    assert found.samples == []
+    assert found.features.shape == (0, 64)
+    assert found.features.dtype == np.float16
+
+
+def test_progress_counts_up_to_all_samples(engine, tmp_path: Path):
+    said: list[str] = []
+    collect(engine, [*SAMPLES, EMPTY], RowStore(tmp_path), said.append)
+    total = len(SAMPLES) + 1
+    assert len(said) > 2
+    assert said[0].startswith(f"gradients of 1 of {total} samples")
+    assert said[-1].startswith(f"gradients of {total} of {total} samples")
+    assert said[-1].endswith(" 0 s left")

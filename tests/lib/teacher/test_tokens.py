@@ -1,0 +1,169 @@
+"""Token spans: what is context, what is loss, what is cut, and batches within a token budget."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
+
+from influcoder_lib.samples import Sample
+from influcoder_lib.teacher.tokens import Span, SpanEncoder, batches
+from tests.tiny import CHARACTERS, CHATML, CHATML_WITH_SYSTEM, tiny_tokenizer
+
+BOS, EOS = "<s>", "</s>"
+WRITES_BOS = "{{ bos_token }}" + CHATML
+ALTERNATING = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if message['role'] == 'user' %}{% if loop.first %}first: {% else %}, then: {% endif %}"
+    "{{ message['content'] }}{% else %} it says: {{ message['content'] }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %} it says: {% endif %}"
+)
+TEMPLATES = {
+    "none": None,
+    "chatml": CHATML,
+    "system": CHATML_WITH_SYSTEM,
+    "bos": WRITES_BOS,
+    "alternating": ALTERNATING,
+}
+TOKENIZERS = {
+    (name, adds): tiny_tokenizer(template, adds_bos=adds)
+    for name, template in TEMPLATES.items()
+    for adds in (False, True)
+}
+kinds = pytest.mark.parametrize("adds_bos", [False, True], ids=["plain", "adds bos"])
+texts = st.text(CHARACTERS + "É世", max_size=40)
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, window: int, prompt: str, response: str) -> Span:
+    return SpanEncoder(tokenizer, window).encode([Sample("0" * 32, prompt, response)])[0]
+
+
+def words(tokenizer: PreTrainedTokenizerFast, ids: list[int]) -> str:
+    return "".join(tokenizer.convert_ids_to_tokens(ids))
+
+
+def parts(tokenizer: PreTrainedTokenizerFast, span: Span) -> tuple[str, str]:
+    """What stands before the loss, and what is in it."""
+    return (
+        words(tokenizer, span.ids[: span.loss_start]),
+        words(tokenizer, span.ids[span.loss_start :]),
+    )
+
+
+@given(st.sampled_from(sorted(TOKENIZERS)), st.integers(2, 90), texts, texts.filter(bool))
+def test_the_loss_span_survives_every_truncation(kind, window, prompt, response):
+    tokenizer = TOKENIZERS[kind]
+    span = encode(tokenizer, window, prompt, response)
+    assert span.usable
+    assert len(span.ids) <= window
+    loss = span.ids[span.loss_start :]
+    whole = [*tokenizer(response, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    assert loss == whole[: max(1, window // 2)]
+    assert span.response_cut == len(whole) - len(loss)
+    assert span.response_tokens == len(whole) - 1
+    roomy = encode(tokenizer, 10_000, prompt, response)
+    context, kept = roomy.ids[: roomy.loss_start], span.ids[: span.loss_start]
+    starts = int(context[0] == tokenizer.bos_token_id)
+    assert kept[:starts] == context[:starts]
+    assert context[starts:][len(context) - starts - (len(kept) - starts) :] == kept[starts:]
+    assert span.prompt_cut == len(context) - len(kept)
+    assert span.truncated == (span.prompt_cut + span.response_cut > 0)
+    if span.prompt_cut:
+        assert len(span.ids) == window
+
+
+@given(st.sampled_from(sorted(TOKENIZERS)), st.lists(st.tuples(texts, texts), max_size=6))
+def test_samples_are_encoded_one_as_the_other(kind, pairs):
+    spans = SpanEncoder(TOKENIZERS[kind], 30)
+    samples = [Sample("0" * 32, prompt, response) for prompt, response in pairs]
+    assert spans.encode(samples) == [spans.encode([sample])[0] for sample in samples]
+
+
+def test_a_response_without_tokens_is_not_usable():
+    span = encode(tiny_tokenizer(), 30, "a prompt", "")
+    assert not span.usable
+    assert span.response_tokens == 0
+
+
+def test_a_window_cuts_the_prompt_at_its_head_and_the_response_at_its_end():
+    tokenizer = tiny_tokenizer()
+    span = encode(tokenizer, 10, "abcdefgh", "12345678")
+    assert parts(tokenizer, span) == ("efgh\n", "12345")
+    assert (span.prompt_cut, span.response_cut) == (4, 4)
+
+
+def test_a_short_response_leaves_its_room_to_the_prompt():
+    tokenizer = tiny_tokenizer()
+    span = encode(tokenizer, 10, "abcdefgh", "1")
+    assert parts(tokenizer, span) == ("bcdefgh\n", "1" + EOS)
+    assert (span.prompt_cut, span.response_cut) == (1, 0)
+
+
+def test_the_start_token_stays_when_the_prompt_is_cut():
+    tokenizer = tiny_tokenizer(adds_bos=True)
+    span = encode(tokenizer, 10, "abcdefgh", "12345678")
+    assert parts(tokenizer, span) == (BOS + "fgh\n", "12345")
+
+
+@kinds
+def test_without_a_template_the_prompt_and_a_newline_are_the_context(adds_bos):
+    tokenizer = tiny_tokenizer(adds_bos=adds_bos)
+    span = encode(tokenizer, 100, "a prompt", "yes")
+    assert parts(tokenizer, span) == ((BOS if adds_bos else "") + "a prompt\n", "yes" + EOS)
+
+
+@kinds
+@pytest.mark.parametrize("template", [CHATML, CHATML_WITH_SYSTEM], ids=["chatml", "system"])
+def test_the_template_frames_the_prompt_without_a_system_message(template, adds_bos):
+    tokenizer = tiny_tokenizer(template, adds_bos=adds_bos)
+    span = encode(tokenizer, 200, "a prompt", "yes")
+    framed = "<|im_start|>user\na prompt<|im_end|>\n<|im_start|>assistant\n"
+    assert parts(tokenizer, span) == ((BOS if adds_bos else "") + framed, "yes" + EOS)
+
+
+@kinds
+def test_a_start_token_written_by_the_template_is_there_once(adds_bos):
+    tokenizer = tiny_tokenizer(WRITES_BOS, adds_bos=adds_bos)
+    span = encode(tokenizer, 200, "a prompt", "yes")
+    framed = "<s><|im_start|>user\na prompt<|im_end|>\n<|im_start|>assistant\n"
+    assert parts(tokenizer, span) == (framed, "yes" + EOS)
+
+
+@kinds
+def test_a_template_that_opens_the_first_turn_in_its_own_way_keeps_it(adds_bos):
+    tokenizer = tiny_tokenizer(ALTERNATING, adds_bos=adds_bos)
+    span = encode(tokenizer, 200, "a prompt", "yes")
+    assert parts(tokenizer, span) == ("<s>first: a prompt it says: ", "yes" + EOS)
+
+
+def test_a_token_that_opens_every_turn_is_no_start_token():
+    tokenizer = tiny_tokenizer(CHATML_WITH_SYSTEM)
+    tokenizer.bos_token = "<|im_start|>"
+    span = encode(tokenizer, 200, "a prompt", "yes")
+    framed = "<|im_start|>user\na prompt<|im_end|>\n<|im_start|>assistant\n"
+    assert parts(tokenizer, span) == (framed, "yes" + EOS)
+
+
+def test_no_end_of_sequence_is_appended_where_there_is_none():
+    tokenizer = tiny_tokenizer()
+    tokenizer.eos_token = None
+    assert parts(tokenizer, encode(tokenizer, 100, "p", "yes")) == ("p\n", "yes")
+
+
+@given(st.lists(st.integers(1, 40), max_size=40), st.integers(1, 120))
+def test_batches_hold_every_row_once_within_the_budget_longest_first(lengths, budget):
+    groups = batches(lengths, budget)
+    order = [index for group in groups for index in group]
+    assert sorted(order) == list(range(len(lengths)))
+    assert order == sorted(order, key=lambda index: -lengths[index])
+    for group in groups:
+        longest = max(lengths[index] for index in group)
+        assert len(group) == 1 or len(group) * longest <= budget
+    for group, following in itertools.pairwise(groups):
+        grown = (len(group) + 1) * max(lengths[index] for index in [*group, following[0]])
+        assert grown > budget, "a batch was closed while the next row still fitted"
+
+
+def test_a_row_longer_than_the_budget_is_a_batch_of_its_own():
+    assert batches([3, 50, 4], 10) == [[1], [2, 0]]

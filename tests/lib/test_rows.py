@@ -1,0 +1,98 @@
+"""Vectors by sample id: what is appended is found again, whole or not at all."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from influcoder_lib import fingerprint, rows
+from influcoder_lib.errors import StoreError
+from influcoder_lib.rows import RowStore
+
+
+def ids(count: int, kind: str = "") -> list[str]:
+    return [fingerprint.of_text(kind, str(n)) for n in range(count)]
+
+
+def vectors(count: int, seed: int = 0, width: int = 3) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(count, width)).astype(np.float16)
+
+
+@settings(max_examples=25)
+@given(st.lists(st.integers(1, 5), max_size=4), st.randoms())
+def test_rows_come_back_in_the_order_asked_for(tmp_path_factory, sizes, random):
+    folder = tmp_path_factory.mktemp("rows")
+    store, expected = RowStore(folder), {}
+    for segment, size in enumerate(sizes):
+        names, values = ids(size, str(segment)), vectors(size, segment)
+        store.append(names, values)
+        expected |= dict(zip(names, values, strict=True))
+    asked = list(expected) * 2
+    random.shuffle(asked)
+    for each in (store, RowStore(folder)):
+        assert len(each) == len(expected)
+        assert all(name in each for name in expected)
+        found = each.take(asked)
+        assert len(found) == len(asked)
+        assert all(np.array_equal(row, expected[n]) for row, n in zip(found, asked, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_the_dtype_is_kept(tmp_path, dtype):
+    values = np.arange(8, dtype=dtype).reshape(4, 2).T
+    RowStore(tmp_path).append(ids(2), values)
+    found = RowStore(tmp_path).take(ids(2))
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, values)
+
+
+def test_a_missing_folder_is_an_empty_store_and_is_made_on_demand(tmp_path):
+    store = RowStore(tmp_path / "not" / "there")
+    assert len(store) == 0
+    assert ids(1)[0] not in store
+    assert store.take([]).shape == (0, 0)
+    store.append(ids(1), vectors(1))
+    assert ids(1)[0] in RowStore(tmp_path / "not" / "there")
+
+
+def test_an_unknown_sample_is_a_key_error(tmp_path):
+    store = RowStore(tmp_path)
+    store.append(ids(2), vectors(2))
+    with pytest.raises(KeyError):
+        store.take([*ids(2), ids(1, "other")[0]])
+
+
+def test_the_same_segment_twice_is_one_file(tmp_path):
+    for _ in range(2):
+        RowStore(tmp_path).append(ids(3), vectors(3))
+    assert len(list(tmp_path.iterdir())) == 1
+    np.testing.assert_array_equal(RowStore(tmp_path).take(ids(3)), vectors(3))
+
+
+def test_a_segment_is_written_whole_or_not_at_all(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    RowStore(tmp_path).append(ids(2), vectors(2))
+
+    def torn(tensors: dict[str, np.ndarray], path: Path) -> None:
+        path.write_bytes(b"half a segm")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(rows, "save_file", torn)
+    with pytest.raises(OSError, match="no space left"):
+        RowStore(tmp_path).append(ids(3, "more"), vectors(3))
+    again = RowStore(tmp_path)
+    assert len(again) == 2
+    np.testing.assert_array_equal(again.take(ids(2)), vectors(2))
+
+
+@pytest.mark.parametrize("kept", [0, 5, 60])
+def test_a_damaged_segment_is_an_error_that_names_it(tmp_path, kept):
+    RowStore(tmp_path).append(ids(3), vectors(3))
+    segment = next(tmp_path.iterdir())
+    segment.write_bytes(segment.read_bytes()[:kept])
+    with pytest.raises(StoreError) as caught:
+        RowStore(tmp_path)
+    assert "cannot be read" in str(caught.value)
+    assert str(segment) in str(caught.value)
+    assert "delete that file" in str(caught.value)
