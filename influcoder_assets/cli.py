@@ -7,13 +7,14 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as RichTable
 
 from influcoder_assets.home import find_home, init_home
@@ -69,18 +70,21 @@ def plan(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """What is out of date, and why."""
     with _errors():
         from influcoder_assets.definitions import defs  # noqa: F401
-        from influcoder_assets.maker import current_plan
+        from influcoder_assets.maker import current_plan, standing_failures
         from influcoder_assets.workspace import Workspace
         from influcoder_lib.refresh import as_json as steps_as_json
 
-        steps = current_plan(Workspace.open(find_home(home)))
+        workspace = Workspace.open(find_home(home))
+        steps = current_plan(workspace)
+        failed = standing_failures(workspace)
     if as_json:
         typer.echo(json.dumps(steps_as_json(steps), indent=1))
         return
     table = RichTable("asset", "shard", "reason", title=f"{len(steps)} steps")
     for step in steps:
-        table.add_row(step.asset, step.shard or "", step.reason)
-    console.print(table if steps else "everything is up to date")
+        table.add_row(step.asset, step.shard or "", escape(step.reason))
+    console.print(table if steps else _nothing_to_make(failed))
+    _print_failures([f"{name}: {message}" for name, message in failed.items()])
 
 
 @app.command()
@@ -101,7 +105,7 @@ def _run(home: Path) -> None:
     os.environ.update(_environment(home))
     from influcoder_assets.definitions import defs  # noqa: F401
     from influcoder_assets.driver import expected_cost, refresh_home, summary
-    from influcoder_assets.maker import current_plan
+    from influcoder_assets.maker import current_plan, standing_failures
     from influcoder_assets.workspace import Workspace
 
     workspace = Workspace.open(home)
@@ -113,14 +117,28 @@ def _run(home: Path) -> None:
         with _progress():
             failures = refresh_home(home)
     else:
-        console.print("Everything is up to date: the plan is empty, nothing is run.")
+        nothing = _nothing_to_make(standing_failures(workspace))
+        console.print(f"{nothing}: the plan is empty, nothing is run.")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     for line in summary(Workspace.open(home)):
         console.print(line)
     console.print(f"pipeline {time.monotonic() - began:.0f} s, peak memory {peak:.2f} GiB")
+    standing = standing_failures(Workspace.open(home))
+    failures = failures or [f"{name}: {message}" for name, message in standing.items()]
+    _print_failures(failures)
     if failures:
-        console.print("\n".join(["[red]Some of it failed:[/red]", *failures]), markup=True)
         raise typer.Exit(1)
+
+
+def _nothing_to_make(failed: Mapping[str, str]) -> str:
+    return "Everything else is up to date" if failed else "Everything is up to date"
+
+
+def _print_failures(failures: Sequence[str]) -> None:
+    if failures:
+        console.print("[red]This failed, and is tried again when what it is made from changes:[/]")
+        for failure in failures:
+            console.print(failure, markup=False, highlight=False, soft_wrap=True)
 
 
 def _environment(home: Path) -> dict[str, str]:
@@ -165,7 +183,8 @@ def _errors() -> Iterator[None]:
     try:
         yield
     except InflucoderError as error:
-        Console(stderr=True).print(str(error), style="red", markup=False, highlight=False)
+        errors = Console(stderr=True)
+        errors.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
 
 

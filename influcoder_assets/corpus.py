@@ -21,7 +21,7 @@ def corpus(task: Task) -> None:
     """Valid samples of one shard, and its bad rows in quarantine with the reason."""
     settings = task.settings.corpus
     raw = task.workspace.shards[task.shard_name]
-    name = raw.relative_to(settings.path).as_posix()
+    name = raw.name if raw == settings.path else raw.relative_to(settings.path).as_posix()
     found = ingest(
         raw,
         name,

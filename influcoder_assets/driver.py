@@ -6,6 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 from rich.console import RenderableType
+from rich.markup import escape
 from rich.table import Table as RichTable
 
 from influcoder_assets.refresh import refresh_job
@@ -66,7 +67,7 @@ def summary(workspace: Workspace) -> Iterator[RenderableType]:
         return
     stored = workspace.store.require("encoder_comparison")
     comparison = json.loads(workspace.store.path(stored, "comparison.json").read_text())
-    yield f"\n[bold]{comparison['headline']}[/bold]\n"
+    yield f"\n[bold]{escape(comparison['headline'])}[/bold]\n"
     for table in comparison["tables"]:
         yield _rich(read_table(table))
     counts = report.summary
@@ -82,9 +83,11 @@ def summary(workspace: Workspace) -> Iterator[RenderableType]:
 
 
 def _rich(table: Table) -> RichTable:
-    shown = RichTable(*table.columns, title=table.title, title_justify="left", caption=table.note)
+    columns, title, note = map(escape, table.columns), escape(table.title), escape(table.note)
+    shown = RichTable(*columns, title=title, title_justify="left", caption=note)
     for row in written_rows(table):
-        shown.add_row(*(f"[bold]{cell.text}[/bold]" if cell.best else cell.text for cell in row))
+        texts = [(escape(cell.text), cell.best) for cell in row]
+        shown.add_row(*(f"[bold]{text}[/bold]" if best else text for text, best in texts))
     return shown
 
 

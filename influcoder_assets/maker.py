@@ -130,6 +130,20 @@ def current_plan(workspace: Workspace) -> list[refresh.Step]:
     return refresh.plan(nodes(), current_facts(workspace))
 
 
+def standing_failures(workspace: Workspace) -> dict[str, str]:
+    """What failed and would fail again, with what was said: the plan leaves it out until something
+    that it is made from changes."""
+    facts = current_facts(workspace)
+    by_name = {node.name: node for node in nodes()}
+    stored = {key: workspace.store.failure(*key) for key in facts.failed}
+    return {
+        refresh.label(key): failure[1]
+        for key, failure in stored.items()
+        if failure
+        and failure[0] == refresh.recipe(by_name[key[0]], key[1], by_name, facts).fingerprint
+    }
+
+
 def make(workspace: Workspace, asset: str, shard: str | None, run_id: str) -> tuple[Manifest, Task]:
     """Make one artifact and publish it, whatever the plan says.
 

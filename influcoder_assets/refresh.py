@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from influcoder_assets import events
-from influcoder_assets.maker import MAKERS, current_plan, nodes
+from influcoder_assets.maker import MAKERS, current_plan, nodes, standing_failures
 from influcoder_assets.resources import HomeResource
 from influcoder_lib.errors import InflucoderError
 from influcoder_lib.refresh import label
@@ -48,8 +48,11 @@ def _refresh_op(asset: str) -> dg.OpDefinition:
     def refresh_asset(
         context: dg.OpExecutionContext, home: HomeResource, failed: list[str]
     ) -> list[str]:
-        workspace = home.open()
-        steps = [s for s in current_plan(workspace) if s.asset == asset and s.ready]
+        try:
+            workspace = home.open()
+            steps = [s for s in current_plan(workspace) if s.asset == asset and s.ready]
+        except InflucoderError as error:
+            raise events.as_failure(error) from error
         for step in steps:
             context.log.info(f"{label((step.asset, step.shard))}: {step.reason}")
             try:
@@ -98,8 +101,11 @@ def refresh_sensor(
         workspace = home.open()
         add_partitions(context.instance, list(workspace.shards))
         steps = current_plan(workspace)
+        failed = standing_failures(workspace)
     except InflucoderError as error:
         return dg.SkipReason(str(error))
+    if not steps and failed:
+        return dg.SkipReason(f"all but what failed is up to date; failed: {', '.join(failed)}")
     if not steps:
         return dg.SkipReason("everything is up to date")
     if _is_running(context.instance):

@@ -10,8 +10,9 @@ from typing import Any
 from influcoder_assets.config import Settings, load_settings
 from influcoder_assets.registry import Registry
 from influcoder_lib import fingerprint, models
+from influcoder_lib.errors import DataError
 from influcoder_lib.refresh import Facts, Key, Node
-from influcoder_lib.samples import find_shards
+from influcoder_lib.samples import SUFFIXES, find_shards
 from influcoder_lib.store import Recipe, Store, write_atomically
 
 
@@ -48,8 +49,21 @@ class Workspace:
 
     @cached_property
     def shards(self) -> dict[str, Path]:
-        """Shard files by partition key."""
-        return find_shards(self.settings.corpus.path)
+        """Shard files by partition key.
+
+        Raises:
+            DataError: there is none, as in a new home or a folder that is not mounted.
+        """
+        path = self.settings.corpus.path
+        shards = find_shards(path)
+        if not shards:
+            raise DataError(
+                "The corpus has no shards.",
+                where=f"folder {path}",
+                allowed=f"files that end in {', '.join(SUFFIXES)}",
+                fix="put at least one there, or set corpus.path",
+            )
+        return shards
 
     @cached_property
     def hashes(self) -> "FileHashes":
@@ -127,7 +141,6 @@ class FileHashes:
     def save(self) -> None:
         """Write what was learnt."""
         if self._changed:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self.path, json.dumps(self._known, indent=0).encode())
 
 

@@ -3,10 +3,13 @@
 import gzip
 import math
 import time
+import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from safetensors import safe_open
@@ -79,19 +82,28 @@ def matmul_rate(dtype: torch.dtype) -> float:
 
 
 def rows_and_characters(shards: Sequence[Path]) -> tuple[float, float]:
-    """About how many rows the shards have, and characters a row, from each file's first MiB."""
+    """About how many rows the shards have, and characters a row, from each file's first MiB.
+
+    A file that cannot be read counts nothing here: reading it as a shard says what is wrong.
+    """
     rows = characters = 0.0
     for path in shards:
-        size = path.stat().st_size
-        if path.suffix == ".parquet":
-            rows += pq.read_metadata(path).num_rows
-        else:
-            with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-                head = stream.read(1 << 20)
-            size = size * 3 if path.suffix == ".gz" else size
-            rows += max(1, head.count(b"\n")) * max(1.0, size / max(1, len(head)))
-        characters += size
+        with suppress(OSError, EOFError, zlib.error, pa.ArrowException):
+            own_rows, own_characters = _rows_and_characters(path)
+            rows += own_rows
+            characters += own_characters
     return rows, characters / max(1.0, rows)
+
+
+def _rows_and_characters(path: Path) -> tuple[float, float]:
+    size = path.stat().st_size
+    kind = path.suffix.lower()
+    if kind == ".parquet":
+        return pq.read_metadata(path).num_rows, size
+    with gzip.open(path) if kind == ".gz" else path.open("rb") as stream:
+        head = stream.read(1 << 20)
+    size = size * 3 if kind == ".gz" else size
+    return max(1, head.count(b"\n")) * max(1.0, size / max(1, len(head))), size
 
 
 def parameters(files: ModelFiles) -> float:

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
 from influcoder_lib import fingerprint
@@ -71,10 +73,11 @@ class ModelFiles:
 
 @dataclass(frozen=True)
 class TargetModel:
-    """A decoder ready for gradients, with its tokenizer."""
+    """A decoder ready for gradients, its tokenizer, and the dtype of its matrix products."""
 
     model: Any
     tokenizer: PreTrainedTokenizerBase
+    dtype: torch.dtype = torch.float32
 
 
 def locate(
@@ -89,7 +92,7 @@ def locate(
     """
     if name in PACKAGED:
         return _locate_packaged(name, hash_file)
-    folder = (home / name).expanduser()
+    folder = home / Path(name).expanduser()
     if folder.is_dir():
         return _check_folder(name, folder)
     if folder.suffix == ".gguf" and folder.is_file():
@@ -135,7 +138,8 @@ def load_target(folder: Path, dtype: Dtype) -> TargetModel:
     """Load a decoder for gradients: evaluation mode, frozen weights, on the GPU if there is one.
 
     Raises:
-        ModelError: the folder holds no causal language model that transformers knows.
+        ModelError: the folder holds no causal language model that transformers knows, or not all
+            of its weights.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -144,21 +148,42 @@ def load_target(folder: Path, dtype: Dtype) -> TargetModel:
     attention = None if device == "cuda" else "eager"
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-        model = AutoModelForCausalLM.from_pretrained(
+        model, loading = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=_TORCH_DTYPES[dtype],
+            dtype=torch.float32,
             use_safetensors=True,
             attn_implementation=attention,
+            output_loading_info=True,
             **options,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"The target model cannot be loaded: {error}",
             where=str(folder),
             allowed="a causal language model that transformers supports without remote code",
         ) from error
+    if missing := sorted(loading["missing_keys"]):
+        raise ModelError(
+            f"The target model lacks weights: {', '.join(missing[:3])} ({len(missing)} in all).",
+            where=str(folder),
+            allowed="the complete weights of the architecture that config.json names",
+        )
     model.requires_grad_(False)
-    return TargetModel(model.eval().to(device), tokenizer)
+    if dtype == "bfloat16":
+        _narrow(model)
+    return TargetModel(model.eval().to(device), tokenizer, _TORCH_DTYPES[dtype])
+
+
+def _narrow(model: Any) -> None:
+    """Hold the weights of linear layers in bfloat16, all but the head's, which embeddings share.
+
+    Embeddings, norms and so the residual stream stay in float32: that halves the distance of a
+    gradient feature to its float32 twin at no cost in matrix products.
+    """
+    head = model.get_output_embeddings()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head:
+            module.to(torch.bfloat16)
 
 
 def check_encoder(files: ModelFiles) -> Path:
@@ -176,8 +201,13 @@ def check_encoder(files: ModelFiles) -> Path:
             where=str(files.folder),
             allowed="a folder with modules.json and safetensors weights",
         )
-    for module in json.loads(modules.read_text()):
-        kind = str(module.get("type", ""))
+    try:
+        kinds = [str(module["type"]) for module in json.loads(modules.read_text())]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelError(
+            f"The list of the encoder's modules cannot be read: {error}.", where=str(modules)
+        ) from error
+    for kind in kinds:
         if not kind.startswith("sentence_transformers.") or (
             kind.rsplit(".", 1)[-1] not in _ENCODER_MODULES
         ):

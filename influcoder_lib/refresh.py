@@ -5,6 +5,7 @@ version) equals the current one. Times and git hashes never count. Skipping work
 plan and nothing else.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -64,20 +65,15 @@ def plan(nodes: Sequence[Node], facts: Facts) -> list[Step]:
     """
     by_name = {node.name: node for node in nodes}
     planned: dict[Key, Step] = {}
-    blocked: set[Key] = set()
     for node in in_order(nodes):
         for shard in sorted(facts.shards) if node.sharded else [None]:
             key = (node.name, shard)
-            step = _step(node, shard, by_name, facts, planned, blocked)
+            step = _step(node, shard, by_name, facts, planned)
             if step is None:
                 continue
-            if (
-                step.ready
-                and facts.failed.get(key) == recipe(node, shard, by_name, facts).fingerprint
-            ):
-                blocked.add(key)
-                continue
-            planned[key] = step
+            current = recipe(node, shard, by_name, facts)
+            if not step.ready or facts.failed.get(key) != current.fingerprint:
+                planned[key] = step
     return list(planned.values())
 
 
@@ -141,13 +137,11 @@ def _step(
     by_name: Mapping[str, Node],
     facts: Facts,
     planned: Mapping[Key, Step],
-    blocked: set[Key],
 ) -> Step | None:
     key = (node.name, shard)
     inputs = input_keys(node, shard, by_name, facts)
     waiting = [each for each in inputs if each in planned]
     if _never_possible(node, inputs, facts, planned):
-        blocked.add(key)
         return None
     made = facts.recorded.get(key)
     if made is None:
@@ -181,7 +175,7 @@ def _difference(made: Recipe, current: Recipe, frozen: bool) -> str:
     before, after = _flat(made.settings), _flat(current.settings)
     for name in sorted(before.keys() | after.keys()):
         if before.get(name) != after.get(name):
-            return f"setting {name}: {before.get(name)!r} → {after.get(name)!r}"
+            return f"setting {name}: {before.get(name, 'unset')} → {after.get(name, 'unset')}"
     for name in sorted(made.inputs.keys() | current.inputs.keys()):
         if made.inputs.get(name) == current.inputs.get(name):
             continue
@@ -194,14 +188,15 @@ def _difference(made: Recipe, current: Recipe, frozen: bool) -> str:
     return ""
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, Mapping):
+def _flat(value: Any, prefix: str = "") -> dict[str, str]:
+    """JSON text of every leaf by its dotted name; an empty mapping is a leaf too."""
+    if isinstance(value, Mapping) and (value or not prefix):
         return {
             key: leaf
             for name, inner in value.items()
             for key, leaf in _flat(inner, f"{prefix}.{name}" if prefix else str(name)).items()
         }
-    return {prefix: list(value) if isinstance(value, tuple) else value}
+    return {prefix: json.dumps(value, ensure_ascii=False)}
 
 
 def as_json(steps: Sequence[Step]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,20 +125,17 @@ class Store:
         """
         path = self._artifact(manifest.asset, manifest.shard, manifest.fingerprint) / name
         label = _label(manifest.asset, manifest.shard)
-        if not path.is_file():
-            raise StoreError(
-                f"{name} of {label} is missing.",
-                where=str(path),
-                fix=f"delete the newest manifest of {label} and run again",
-            )
         size, expected = manifest.files[name]
-        if path.stat().st_size != size or fingerprint.of_file(path) != expected:
-            raise StoreError(
-                f"{name} of {label} is damaged: its bytes are not the ones that were published.",
-                where=str(path),
-                fix=f"delete that file and the newest manifest of {label}, then run again",
-            )
-        return path
+        if not path.is_file():
+            problem = f"{name} of {label} is missing."
+        elif path.stat().st_size != size or fingerprint.of_file(path) != expected:
+            problem = f"{name} of {label} is damaged: its bytes are not the published ones."
+        else:
+            return path
+        number = self._manifests(manifest.asset, manifest.shard) / f"{manifest.number:06d}.json"
+        raise StoreError(
+            problem, where=str(path), fix=f"delete {number} and run again: it is then made anew"
+        )
 
     def folder(self, manifest: Manifest) -> Path:
         """Folder of an artifact, every file checked as by `path`."""
@@ -161,11 +158,7 @@ class Store:
         try:
             staging.mkdir(parents=True)
         except OSError as error:
-            raise StoreError(
-                f"The data folder cannot be written: {error.strerror}.",
-                where=str(self.root),
-                fix="give this user write access to the folder, or choose another home",
-            ) from error
+            raise _not_writable(self.root, error) from error
         draft = Draft(staging)
         try:
             yield draft
@@ -175,11 +168,8 @@ class Store:
 
     def record_failure(self, asset: str, shard: str | None, recipe: Recipe, message: str) -> None:
         """Remember that making this artifact from this recipe failed, and why."""
-        path = self._failure(asset, shard)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(
-            path, json.dumps({"recipe": recipe.fingerprint, "message": message}).encode()
-        )
+        record = {"recipe": recipe.fingerprint, "message": message}
+        write_atomically(self._failure(asset, shard), json.dumps(record).encode())
 
     def failure(self, asset: str, shard: str | None = None) -> tuple[str, str] | None:
         """Recipe fingerprint and message of the last failure that was not made good."""
@@ -205,7 +195,9 @@ class Store:
             _flush(path)
         home = self._artifact(asset, shard, content)
         home.parent.mkdir(parents=True, exist_ok=True)
-        if not home.exists():
+        if home.exists():
+            _mend(home, draft.folder, files)
+        else:
             draft.folder.rename(home)
         previous = self.current(asset, shard)
         manifest = Manifest(
@@ -221,8 +213,7 @@ class Store:
             number=previous.number + 1 if previous else 1,
         )
         folder = self._manifests(asset, shard)
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(asdict(manifest), indent=1, sort_keys=True)
+        text = json.dumps(asdict(manifest), indent=1)
         write_atomically(folder / f"{manifest.number:06d}.json", text.encode())
         self._failure(asset, shard).unlink(missing_ok=True)
 
@@ -236,15 +227,41 @@ class Store:
         return self.root / "failures" / asset / f"{shard or _WHOLE}.json"
 
 
+def _mend(home: Path, made: Path, files: Mapping[str, tuple[int, str]]) -> None:
+    """Replace what was lost or damaged of an artifact since these very files were published."""
+    for name, (_, digest) in files.items():
+        if not (home / name).is_file() or fingerprint.of_file(home / name) != digest:
+            (home / name).parent.mkdir(parents=True, exist_ok=True)
+            (made / name).replace(home / name)
+
+
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old content, or the new one, never a part."""
+    """Write a file so that a reader sees the old content, or the new one, never a part.
+
+    Its folder is made if it is not there.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(data)
         _flush(part)
         part.replace(path)
+    except OSError as error:
+        raise _not_writable(path.parent, error) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _not_writable(folder: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"The data folder cannot be written: {error.strerror}.",
+        where=str(folder),
+        fix="give this user write access to the folder, or choose another home",
+    )
 
 
 def _flush(path: Path) -> None:

@@ -37,6 +37,8 @@ class StoredVectors:
 
     def encode(self, samples: Sequence[Sample]) -> np.ndarray:
         """Unit vectors (N, d) float32 of the samples, in their order."""
+        if not samples:
+            return self.open_encoder().encode(samples)
         new = {each.sample_id: each for each in samples if each.sample_id not in self.rows}
         missing = list(new.values())
         begin = time.monotonic()

@@ -90,8 +90,13 @@ class Contenders:
 def teacher_predictors(
     frozen: DistillationSet, query_ids: Sequence[str], candidate_ids: Sequence[str]
 ) -> list[Predictor]:
-    """The teacher's own influence, centred and raw, between these queries and candidates."""
+    """The teacher's own influence, centred and raw, between these queries and candidates.
+
+    Queries that came after the set was frozen have no gradients; of none but such, there is none.
+    """
     rows = [i for i, each in enumerate(frozen.queries["sample_id"]) if each in set(query_ids)]
+    if not rows:
+        return []
     at = {each: i for i, each in enumerate(frozen.candidates["sample_id"])}
     columns = [at[each] for each in candidate_ids]
     return [

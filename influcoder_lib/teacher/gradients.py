@@ -27,7 +27,7 @@ from influcoder_lib.teacher.adapters import AdaptedLayer
 from influcoder_lib.teacher.sketch import CountSketch
 from influcoder_lib.teacher.tokens import Span, SpanEncoder, batches
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 # On a CPU, plain attention is faster backward on short rows, and fused attention on long ones,
 # where it also needs far less memory.
 _EAGER_UP_TO = 256
@@ -116,9 +116,11 @@ class GradientFeatures:
         if model.device.type == "cpu":
             fused = ids.shape[1] > _EAGER_UP_TO and model._supports_sdpa
             model.set_attn_implementation("sdpa" if fused else "eager")
+        narrow = self.target.dtype == torch.bfloat16
         predicted = targets.roll(-1, dims=1) >= 0
         with _Hooks(self.layers, model, len(spans), predicted, sink), torch.enable_grad():
-            logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=narrow):
+                logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
             logits.backward(_loss_gradient(logits.detach(), targets[targets >= 0], predicted))
 
     def _pad(self, spans: Sequence[Span]) -> tuple[Tensor, Tensor, Tensor]:
@@ -170,7 +172,7 @@ class _Hooks:
 
     def _watch(self, layer: AdaptedLayer) -> Any:
         def on_forward(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            x = inputs[0].detach()
+            x = inputs[0].detach().to(layer.a.dtype)
             if x.ndim != 3 or len(x) != self.samples:
                 raise ModelError(
                     f"The layer {layer.name} sees its input as {tuple(x.shape)}, which mixes the "

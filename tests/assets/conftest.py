@@ -29,10 +29,11 @@ class Done:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def memory_is_kept() -> Iterator[None]:
-    """Collecting garbage after every artifact pays off on real models only."""
+def tiny_process() -> Iterator[None]:
+    """No garbage collection after every artifact (for real models), and the home's own MLflow."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("influcoder_lib.memory.release", lambda: None)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         yield
 
 

@@ -9,10 +9,11 @@ import pytest
 
 from influcoder_assets import checks
 from influcoder_assets.definitions import build_defs, defs
-from influcoder_assets.maker import MAKERS, nodes
+from influcoder_assets.maker import MAKERS, make, nodes
 from influcoder_assets.refresh import refresh_sensor, shard_sensor
 from influcoder_assets.resources import HomeResource
 from influcoder_assets.workspace import Workspace
+from influcoder_lib.errors import DataError
 from tests.assets import tiny_home
 from tests.assets.conftest import Done
 from tests.assets.tiny_home import SHARDS
@@ -174,9 +175,7 @@ def test_jobs_sensors_and_schedules():
 
 
 def test_the_refresh_job_has_a_step_for_every_asset_inputs_first():
-    steps = [
-        each.name for each in defs.resolve_job_def("refresh").graph.nodes_in_topological_order
-    ]
+    steps = [each.name for each in defs.resolve_job_def("refresh").graph.nodes_in_topological_order]
     own = [name.removeprefix("refresh_") for name in steps if name.startswith("refresh_")]
     assert set(own) == set(MAKERS)
     for name, (_, _, upstream) in GRAPH.items():
@@ -232,9 +231,7 @@ def test_a_click_has_the_content_as_its_data_version(clicked):
 def test_a_click_on_an_asset_whose_input_is_missing_says_what_to_make_first(new_home):
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("shards", list(SHARDS))
-        failure = failure_of(
-            instance, clicking(new_home, instance)("corpus_embeddings", "a.jsonl")
-        )
+        failure = failure_of(instance, clicking(new_home, instance)("corpus_embeddings", "a.jsonl"))
     assert "corpus[a.jsonl] has not been made yet" in failure
     assert "materialise corpus first" in failure
 
@@ -259,6 +256,19 @@ def test_the_sensor_skips_when_everything_is_up_to_date(done: Done):
         result = refresh_sensor(sensor_context(done.home, instance))
     assert isinstance(result, dg.SkipReason)
     assert "up to date" in result.skip_message
+
+
+def test_the_sensor_does_not_retry_what_failed_but_names_it(refreshed_home):
+    (refreshed_home / "corpus" / "empty.jsonl").write_text("")
+    workspace = Workspace.open(refreshed_home)
+    with pytest.raises(DataError, match="empty"):
+        make(workspace, "corpus", "empty.jsonl", "a run")
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = refresh_sensor(sensor_context(refreshed_home, instance))
+        assert result.skip_message.endswith("failed: corpus/empty.jsonl")
+        (refreshed_home / "corpus" / "empty.jsonl").write_text('{"prompt": "a"}')
+        again = refresh_sensor(sensor_context(refreshed_home, instance))
+        assert len(again.run_requests) == 1
 
 
 def test_the_sensor_never_asks_for_a_second_refresh_at_a_time(new_home):

@@ -1,7 +1,7 @@
 """The refresh job on a tiny home: what is made first, what each change makes anew, and what not."""
 
 import json
-from pathlib import Path
+import re
 
 import dagster as dg
 import polars as pl
@@ -9,7 +9,7 @@ import pytest
 
 from influcoder_assets import checks
 from influcoder_assets.curation import read_rules
-from influcoder_assets.maker import MAKERS
+from influcoder_assets.maker import MAKERS, make
 from influcoder_assets.workspace import Workspace
 from influcoder_lib import fingerprint
 from influcoder_lib.refresh import Key
@@ -32,9 +32,7 @@ MERGED = {"embedding_index", "encoder_comparison", "curation_report"}
 def everywhere(*assets: str) -> set[Key]:
     """The assets' artifacts: one a shard of a sharded one."""
     return {
-        (asset, shard)
-        for asset in assets
-        for shard in (SHARDS if asset in SHARDED else (None,))
+        (asset, shard) for asset in assets for shard in (SHARDS if asset in SHARDED else (None,))
     }
 
 
@@ -141,7 +139,12 @@ def test_every_dropped_row_says_why_and_by_which_encoder(workspace):
     assert set(dropped["best_query"]) <= set(queries["sample_id"])
     encoder = store.require("champion_encoder").summary["encoder"]
     assert dropped["encoder"].unique().to_list() == [encoder]
-    assert all(f"{rule.threshold:.3f}" in reason for reason in dropped["reason"])
+    for reason in dropped["reason"]:
+        behavior, threshold = re.fullmatch(
+            r"(\w+): score \S+ is above the threshold (\S+) \(.*\)", reason
+        ).groups()
+        assert behavior == BEHAVIOR
+        assert float(threshold) == pytest.approx(rule.threshold, abs=1e-3)
     kept = pl.concat([table(workspace, "kept.parquet", shard) for shard in SHARDS])
     assert (kept[f"{BEHAVIOR}_max"].cast(pl.Float64) <= rule.threshold).all()
 
@@ -328,6 +331,56 @@ def test_a_malformed_shard_fails_alone_and_is_left_alone_until_it_changes(refres
     mended = tiny_home.refresh(refreshed_home)
     assert mended.failures == []
     assert mended.made == in_shard("broken.parquet")
+
+
+def test_a_shard_without_a_valid_row_is_quarantined_whole_and_stops_nothing(refreshed_home):
+    blank = {"prompt": "the cat", "response": "  ", "label": None}
+    tiny_home.write_rows(refreshed_home / "corpus" / "blank.jsonl", [blank] * 3)
+    again = tiny_home.refresh(refreshed_home)
+    assert again.failures == []
+    assert again.made == in_shard("blank.jsonl")
+    assert all(each.passed for each in again.evaluated)
+    made = Workspace.open(refreshed_home).store.require("filtered_dataset", "blank.jsonl")
+    counts = {name: made.summary[name] for name in ("rows_in", "kept", "dropped", "quarantined")}
+    assert counts == {"rows_in": 3, "kept": 0, "dropped": 0, "quarantined": 3}
+
+
+def test_a_wanted_behavior_added_later_selects_and_the_unwanted_one_beats_it(refreshed_home):
+    calm = [row for row in tiny_home.rows("calm", 30) if row["label"] == "kind"]
+    tiny_home.write_rows(refreshed_home / "queries" / "calm.jsonl", calm)
+    settings = tiny_home.settings()
+    settings["behaviors"]["calm"] = {
+        "queries": "queries/calm.jsonl",
+        "rule": {"kind": "wanted", "method": "fraction", "value": 0.5, "statistic": "mean"},
+        "positive_label": "kind",
+    }
+    tiny_home.write_settings(refreshed_home, settings)
+    again = tiny_home.refresh(refreshed_home)
+    assert again.failures == []
+    assert not {"distillation_set", "influence_encoder", "corpus_embeddings"} & {
+        asset for asset, _ in again.made
+    }
+    after = Workspace.open(refreshed_home)
+    kept, dropped = (
+        pl.concat([table(after, f"{name}.parquet", shard) for shard in SHARDS])
+        for name in ("kept", "dropped")
+    )
+    rude, wanted = read_rules(after.store.path(after.store.require("decision_rule"), "rules.json"))
+    assert (rude.kind, wanted.kind) == ("unwanted", "wanted")
+    assert kept["behavior"].unique().to_list() == ["calm"]
+    assert (kept["calm_mean"].cast(pl.Float64) >= wanted.threshold - 1e-6).all()
+    assert (kept["rude_max"].cast(pl.Float64) <= rude.threshold + 1e-6).all()
+    unclaimed = dropped.filter(pl.col("behavior").is_null())
+    assert len(unclaimed) > 0
+    assert unclaimed["reason"].unique().to_list() == ["no wanted behavior reaches its threshold"]
+
+
+def test_a_corpus_of_one_file_keeps_the_file_s_name(new_home, change_settings):
+    change_settings(new_home, "corpus.path", "corpus/a.jsonl")
+    manifest, task = make(Workspace.open(new_home), "corpus", "a.jsonl", "a run")
+    assert manifest.summary["file"] == "a.jsonl"
+    samples = read_samples(task.workspace.store.path(manifest, "samples.parquet"))
+    assert samples["file"].unique().to_list() == ["a.jsonl"]
 
 
 def test_a_query_that_is_in_the_corpus_fails_a_check_that_names_it(refreshed_home):

@@ -1,0 +1,177 @@
+"""The `influcoder` command: what a user reads, and that an error is a sentence, not a trace."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from influcoder_assets.cli import app
+from influcoder_assets.workspace import Workspace
+from tests.assets import tiny_home
+from tests.assets.conftest import Done
+from tests.assets.tiny_home import ROWS
+
+Command = Callable[..., Result]
+
+
+@pytest.fixture
+def influcoder(tmp_path: Path) -> Iterator[Command]:
+    """Runs the command in an empty folder; the environment is put back afterwards."""
+    with mock.patch.dict(os.environ), pytest.MonkeyPatch.context() as patch:
+        for name in ("DAGSTER_HOME", "MLFLOW_TRACKING_URI"):
+            os.environ.pop(name, None)
+        (tmp_path / "here").mkdir()
+        patch.chdir(tmp_path / "here")
+
+        def run(*arguments: str | Path) -> Result:
+            result = CliRunner().invoke(app, [str(each) for each in arguments])
+            assert "Traceback" not in result.output
+            assert result.exception is None or isinstance(result.exception, SystemExit)
+            return result
+
+        yield run
+
+
+def test_init_makes_a_home_and_says_what_to_do_next(influcoder, tmp_path):
+    result = influcoder("init", tmp_path / "mine")
+    assert result.exit_code == 0
+    for name in ("influcoder.yaml", "dagster.yaml", "corpus", "queries"):
+        assert (tmp_path / "mine" / name).exists()
+        assert name in result.output
+    assert "influcoder run --home" in result.output
+
+
+def test_init_overwrites_nothing(influcoder, tmp_path):
+    influcoder("init", tmp_path / "mine")
+    again = influcoder("init", tmp_path / "mine")
+    assert again.exit_code == 1
+    assert "nothing is overwritten" in again.output
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_a_new_home_without_shards_says_where_to_put_them(influcoder, tmp_path, command):
+    influcoder("init", tmp_path / "mine")
+    result = influcoder(command, "--home", tmp_path / "mine")
+    assert result.exit_code == 1
+    assert "The corpus has no shards." in result.output
+    assert f"where: folder {tmp_path / 'mine' / 'corpus'}" in result.output
+    assert "put at least one there, or set corpus.path" in result.output
+
+
+@pytest.mark.parametrize("command", ["plan", "run", "ui"])
+def test_a_folder_that_is_no_home_says_how_to_make_one(influcoder, tmp_path, command):
+    result = influcoder(command, "--home", tmp_path)
+    assert result.exit_code == 1
+    assert "no home" in result.output
+    assert "influcoder init" in result.output
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_an_unknown_key_is_named(influcoder, new_home, change_settings, command):
+    change_settings(new_home, "encoder.epoch", 3)
+    result = influcoder(command, "--home", new_home)
+    assert result.exit_code == 1
+    assert "encoder.epoch" in result.output
+    assert "influcoder.yaml" in result.output
+    assert "epochs" in result.output
+
+
+def test_the_plan_as_json_is_a_list_of_asset_shard_reason(influcoder, new_home):
+    result = influcoder("plan", "--home", new_home, "--json")
+    assert result.exit_code == 0
+    steps = json.loads(result.stdout)
+    assert {tuple(step) for step in steps} == {("asset", "shard", "reason")}
+    assert [tuple(step.values()) for step in steps] == tiny_home.plan(new_home)
+    assert {"asset": "corpus", "shard": "a.jsonl", "reason": "never made"} in steps
+    assert {"asset": "curation_report", "shard": None, "reason": "never made"} in steps
+
+
+def test_the_plan_says_why(influcoder, refreshed_home, change_settings):
+    change_settings(refreshed_home, "encoder.seeds", [0, 1, 2])
+    result = influcoder("plan", "--home", refreshed_home)
+    assert result.exit_code == 0
+    assert "setting seeds: [0, 1] → [0, 1, 2]" in result.output
+    assert "influence_encoder is made anew" in result.output
+
+
+def test_the_plan_of_an_up_to_date_home_is_empty(influcoder, done: Done):
+    assert "Everything is up to date" in influcoder("plan", "--home", done.home).output
+    assert json.loads(influcoder("plan", "--home", done.home, "--json").stdout) == []
+
+
+def test_dagster_home_chooses_the_home(influcoder, done: Done):
+    os.environ["DAGSTER_HOME"] = str(done.home)
+    assert "Everything is up to date" in influcoder("plan").output
+
+
+def test_running_an_up_to_date_home_runs_nothing_and_shows_the_summary(influcoder, refreshed_home):
+    result = influcoder("run", "--home", refreshed_home)
+    assert result.exit_code == 0
+    assert "the plan is empty, nothing is run" in result.output
+    store = Workspace.open(refreshed_home).store
+    comparison = json.loads(
+        store.path(store.require("encoder_comparison"), "comparison.json").read_text()
+    )
+    shown = " ".join(result.output.split())
+    assert " ".join(comparison["headline"].split()) in shown
+    for table in comparison["tables"]:
+        assert table["title"] in shown
+    counts = store.require("curation_report").summary
+    assert (
+        f"{3 * ROWS + 1} rows in = {counts['kept']} kept + {counts['dropped']} dropped + "
+        f"{counts['quarantined']} quarantined"
+    ) in shown
+    with tiny_home.chosen(refreshed_home) as instance:
+        assert instance.get_runs_count() == 1
+
+
+def test_a_run_shows_cost_and_progress_and_a_broken_shard_until_it_is_mended(
+    influcoder, refreshed_home
+):
+    row = {"prompt": "h h h h", "response": "the green cat sleeps .", "label": None}
+    tiny_home.append_row(refreshed_home / "corpus" / "a.jsonl", row)
+    broken = refreshed_home / "corpus" / "broken.parquet"
+    broken.write_bytes(b"PAR1 is how it begins")
+
+    first = influcoder("run", "--home", refreshed_home)
+    assert first.exit_code == 1
+    assert re.search(r"The plan: about \d+ s", first.output)
+    assert re.search(r"\d\d:\d\d  corpus/a.jsonl: done \(valid 25", first.output)
+    assert "corpus/broken.parquet: " in first.output
+    assert f"{3 * ROWS + 2} rows in" in first.output
+
+    again = influcoder("run", "--home", refreshed_home)
+    assert again.exit_code == 1
+    assert "Everything else is up to date" in again.output
+    assert "corpus/broken.parquet: " in again.output
+    assert "tried again when what it is made from changes" in again.output
+    planned = influcoder("plan", "--home", refreshed_home)
+    assert "corpus/broken.parquet: " in planned.output
+
+    broken.unlink()
+    mended = influcoder("run", "--home", refreshed_home)
+    assert mended.exit_code == 0
+    assert "broken" not in mended.output
+
+
+def test_ui_starts_dagster_on_the_home(influcoder, done: Done, monkeypatch):
+    calls = []
+    monkeypatch.setattr(subprocess, "call", lambda *a, **k: calls.append((a, k)) or 0)
+    assert influcoder("ui", "--home", done.home, "--port", "3456").exit_code == 0
+    ((command,), options) = calls[0]
+    assert command[:4] == [sys.executable, "-m", "dagster", "dev"]
+    assert command[-4:] == ["-h", "127.0.0.1", "-p", "3456"]
+    assert options["env"]["DAGSTER_HOME"] == str(done.home)
+
+
+def test_help_names_every_command(influcoder):
+    output = influcoder("--help").output
+    assert all(name in output for name in ("init", "demo", "run", "plan", "ui"))

@@ -1,0 +1,247 @@
+"""Artifacts and manifests: published whole or not at all, never overwritten, checked when read."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from influcoder_lib import fingerprint, store
+from influcoder_lib.errors import StoreError
+from influcoder_lib.store import Manifest, Recipe, Store, write_atomically
+
+RECIPE = Recipe({"corpus/a": "1" * 32}, {"window": 48, "seeds": [0, 1]}, "1")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Store:
+    return Store(tmp_path / "data")
+
+
+def publish(
+    data: Store,
+    text: str = "text",
+    asset: str = "corpus",
+    shard: str | None = "a.jsonl",
+    recipe: Recipe = RECIPE,
+) -> Manifest:
+    with data.publish(asset, shard, recipe, "run") as draft:
+        (draft.folder / "rows.txt").write_text(text)
+        (draft.folder / "deep").mkdir()
+        (draft.folder / "deep" / "more.txt").write_text("more")
+        draft.rows = len(text)
+        draft.summary["text"] = text
+    return data.require(asset, shard)
+
+
+def below(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def test_what_is_published_is_read_back(data):
+    manifest = publish(data)
+    assert data.path(manifest, "rows.txt").read_text() == "text"
+    assert data.path(manifest, "deep/more.txt").read_text() == "more"
+    assert below(data.folder(manifest)) == ["deep/more.txt", "rows.txt"]
+    assert (manifest.asset, manifest.shard, manifest.number) == ("corpus", "a.jsonl", 1)
+    assert (manifest.rows, manifest.summary) == (4, {"text": "text"})
+    assert manifest.recipe == RECIPE
+    assert manifest.bytes == 8
+    assert manifest.files["rows.txt"] == (4, fingerprint.of_bytes(b"text"))
+    assert below(data.root / "staging") == []
+
+
+def test_nothing_is_there_before_it_is_published(data):
+    with data.publish("corpus", None, RECIPE, "run") as draft:
+        (draft.folder / "rows.txt").write_text("text")
+        assert data.current("corpus") is None
+        assert not (data.root / "artifacts").exists()
+    assert data.current("corpus") is not None
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_error_inside_the_block_publishes_nothing_and_leaves_nothing(data, error):
+    first = publish(data)
+    before = below(data.root)
+
+    def fail() -> None:
+        with data.publish("corpus", "a.jsonl", RECIPE, "run") as draft:
+            (draft.folder / "rows.txt").write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert below(data.root) == before
+    assert data.current("corpus", "a.jsonl") == first
+
+
+def test_an_end_before_the_manifest_leaves_the_old_artifact_in_force(data, monkeypatch):
+    first = publish(data)
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store, "write_atomically", full)
+    with pytest.raises(OSError, match="No space left"):
+        publish(data, "other")
+    monkeypatch.undo()
+    assert data.history("corpus", "a.jsonl") == [first]
+    assert data.path(first, "rows.txt").read_text() == "text"
+    assert publish(data, "other").number == 2
+
+
+def test_manifests_are_numbered_and_never_overwritten(data):
+    made = [publish(data, text) for text in ("one", "two", "one")]
+    assert [manifest.number for manifest in made] == [1, 2, 3]
+    assert data.history("corpus", "a.jsonl") == made
+    assert data.current("corpus", "a.jsonl") == made[-1]
+    assert [data.path(each, "rows.txt").read_text() for each in made] == ["one", "two", "one"]
+    assert made[0].fingerprint == made[2].fingerprint != made[1].fingerprint
+    names = [path.name for path in sorted((data.root / "manifests").rglob("*.json"))]
+    assert names == ["000001.json", "000002.json", "000003.json"]
+
+
+def test_the_tenth_manifest_comes_after_the_ninth(data):
+    made = [publish(data, str(n)) for n in range(12)]
+    assert data.current("corpus", "a.jsonl") == made[-1]
+    assert [manifest.summary["text"] for manifest in data.history("corpus", "a.jsonl")] == [
+        str(n) for n in range(12)
+    ]
+
+
+def test_assets_and_shards_are_apart(data):
+    made = {
+        key: publish(data, str(key), *key)
+        for key in (("corpus", "a"), ("corpus", "b"), ("corpus", None), ("scores", "a"))
+    }
+    for (asset, shard), manifest in made.items():
+        assert data.current(asset, shard) == manifest
+    assert data.shards("corpus") == ["a", "b"]
+    assert data.shards("nothing") == []
+    assert data.history("nothing") == []
+    assert data.current("scores", "b") is None
+
+
+def test_equal_content_has_one_fingerprint_whatever_the_recipe(data):
+    first = publish(data)
+    other = publish(data, recipe=Recipe({}, {}, "2"))
+    assert first.fingerprint == other.fingerprint
+    assert first.recipe.fingerprint != other.recipe.fingerprint
+
+
+def test_an_artifact_that_was_never_made_is_an_error_that_says_how(data):
+    with pytest.raises(StoreError) as caught:
+        data.require("scores", "a.jsonl")
+    assert "scores[a.jsonl] has not been made yet." in str(caught.value)
+    assert "materialise scores first" in str(caught.value)
+
+
+def damage(path: Path) -> None:
+    path.write_text("TEXT")
+
+
+def shorten(path: Path) -> None:
+    path.write_text("te")
+
+
+@pytest.mark.parametrize(
+    ("harm", "problem"),
+    [(damage, "is damaged"), (shorten, "is damaged"), (Path.unlink, "is missing")],
+)
+def test_a_harmed_file_is_an_error_whose_advice_mends_it(data, harm, problem):
+    manifest = publish(data)
+    path = data.path(manifest, "rows.txt")
+    harm(path)
+    for read in (lambda: data.path(manifest, "rows.txt"), lambda: data.folder(manifest)):
+        with pytest.raises(StoreError) as caught:
+            read()
+        assert f"rows.txt of corpus[a.jsonl] {problem}" in str(caught.value)
+        assert caught.value.where == str(path)
+    advice = caught.value.fix.split()
+    assert advice[0] == "delete"
+    Path(advice[1]).unlink()
+    assert data.current("corpus", "a.jsonl") is None
+    assert data.path(publish(data), "rows.txt").read_text() == "text"
+    assert data.path(manifest, "deep/more.txt").read_text() == "more"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": 1}'])
+def test_a_damaged_manifest_is_an_error_that_names_it(data, text):
+    publish(data)
+    path = next((data.root / "manifests").rglob("*.json"))
+    path.write_text(text)
+    for read in (data.current, data.history, data.require):
+        with pytest.raises(StoreError) as caught:
+            read("corpus", "a.jsonl")
+        assert "This manifest cannot be read" in str(caught.value)
+        assert caught.value.where == str(path)
+        assert "delete that file" in caught.value.fix
+
+
+def test_a_manifest_of_another_schema_is_an_error_that_says_which(data):
+    publish(data)
+    path = next((data.root / "manifests").rglob("*.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 99}))
+    with pytest.raises(StoreError) as caught:
+        data.current("corpus", "a.jsonl")
+    assert "written with schema 99" in str(caught.value)
+    assert "schema 1" in caught.value.allowed
+
+
+def test_a_data_folder_that_cannot_be_made_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(StoreError) as caught:
+        publish(Store(tmp_path / "file" / "data"))
+    assert "The data folder cannot be written: Not a directory." in str(caught.value)
+    assert caught.value.where == str(tmp_path / "file" / "data")
+    assert "write access" in caught.value.fix
+
+
+def test_a_data_folder_without_permission_is_an_error(data, monkeypatch):
+    def denied(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", denied)
+    with pytest.raises(StoreError, match="The data folder cannot be written: Permission denied"):
+        publish(data)
+
+
+def test_a_failure_is_on_record_until_it_is_made_good(data):
+    assert data.failure("corpus", "a.jsonl") is None
+    data.record_failure("corpus", "a.jsonl", RECIPE, "it was bad")
+    assert data.failure("corpus", "a.jsonl") == (RECIPE.fingerprint, "it was bad")
+    assert data.failure("corpus") is None
+    other = Recipe({}, {}, "2")
+    data.record_failure("corpus", "a.jsonl", other, "still bad")
+    assert data.failure("corpus", "a.jsonl") == (other.fingerprint, "still bad")
+    publish(data)
+    assert data.failure("corpus", "a.jsonl") is None
+
+
+def test_a_recipe_is_its_content_whatever_the_order_or_the_kind_of_list():
+    same = Recipe({"corpus/a": "1" * 32}, {"seeds": (0, 1), "window": 48}, "1")
+    assert same.fingerprint == RECIPE.fingerprint
+    others = [
+        Recipe({}, RECIPE.settings, "1"),
+        Recipe(RECIPE.inputs, {"window": 49}, "1"),
+        Recipe(RECIPE.inputs, RECIPE.settings, "2"),
+    ]
+    assert len({RECIPE.fingerprint, *(other.fingerprint for other in others)}) == 4
+
+
+def test_an_atomic_write_leaves_the_old_file_or_the_new_one(tmp_path, monkeypatch):
+    file = tmp_path / "file"
+    write_atomically(file, b"old")
+
+    def broken(path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_flush", broken)
+        with pytest.raises(StoreError, match="cannot be written: No space left on device"):
+            write_atomically(file, b"new")
+    assert file.read_bytes() == b"old"
+    write_atomically(file, b"new")
+    assert file.read_bytes() == b"new"
+    assert below(tmp_path) == ["file"]
+    with pytest.raises(StoreError, match=r"cannot be written: (Not a directory|File exists)"):
+        write_atomically(file / "below", b"new")
