@@ -155,11 +155,15 @@ def test_a_pickle_beside_safetensors_is_never_read(copy, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "expected"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)]
+    ("dtype", "in_layers"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)]
 )
-def test_a_target_model_is_loaded_frozen_and_for_evaluation(target, dtype, expected):
+def test_a_target_model_is_loaded_frozen_and_for_evaluation(target, dtype, in_layers):
     loaded = models.load_target(target, dtype)
-    assert {parameter.dtype for parameter in loaded.model.parameters()} == {expected}
+    found = {name: parameter.dtype for name, parameter in loaded.model.named_parameters()}
+    layers = {name for name in found if "_proj." in name}
+    assert len(layers) == 2 * 7
+    assert {found.pop(name) for name in layers} == {in_layers}
+    assert set(found.values()) == {torch.float32}
     assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
     assert not loaded.model.training
     assert loaded.tokenizer.eos_token == "</s>"
