@@ -1,3 +1,5 @@
+"""Rules and decisions: thresholds, precedence, reasons, and the reviewer's list."""
+
 import json
 from fractions import Fraction
 

@@ -1,3 +1,5 @@
+"""Scores and percentiles against a plain double loop."""
+
 import numpy as np
 import pytest
 from hypothesis import given

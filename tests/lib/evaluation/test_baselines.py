@@ -1,3 +1,5 @@
+"""Each baseline against its definition on small cases."""
+
 import math
 
 import numpy as np
