@@ -22,13 +22,13 @@ from influcoder_lib.report.model import Table
 from influcoder_lib.report.training import training_picture
 from influcoder_lib.rows import RowStore
 from influcoder_lib.samples import SAMPLE_SCHEMA, read_samples, to_samples
-from influcoder_lib.student.distillation import Distilled, EpochLog, TrainingSet, distill
+from influcoder_lib.student.distillation import EpochLog, TrainingSet, distill
 from influcoder_lib.student.encoder import InfluenceEncoder
 from influcoder_lib.student.recipes import RECIPES, Recipe
 from influcoder_lib.teacher.distillation_set import DistillationSet
 from influcoder_lib.teacher.engine import close_teacher
 
-_LABELLED = 5000
+_LABELLED = 1000
 _EMBEDDING_CODE = "1"
 
 
@@ -47,9 +47,11 @@ def influence_encoder(task: Task) -> None:
     close_teacher()
     train, validation = (_block(task, split) for split in ("train", "validation"))
     base = _open_base(task)
-    trained: dict[int, Distilled] = {}
+    logs: dict[int, list[EpochLog]] = {}
+    best: dict[int, EpochLog] = {}
+    fingerprints: dict[str, str] = {}
     for seed in settings.seeds:
-        trained[seed] = distill(
+        trained = distill(
             base,
             _training_set(train),
             _training_set(validation),
@@ -57,22 +59,23 @@ def influence_encoder(task: Task) -> None:
             seed,
             functools.partial(_say_epoch, task, seed),
         )
-        trained[seed].encoder.save(task.out(f"seeds/{seed}"))
-    chosen = max(trained, key=lambda seed: trained[seed].log[trained[seed].best_epoch].validation)
+        trained.encoder.save(task.out(f"seeds/{seed}"))
+        logs[seed], best[seed] = trained.log, trained.log[trained.best_epoch]
+        fingerprints[str(seed)] = trained.encoder.fingerprint
+    chosen = max(best, key=lambda seed: best[seed].validation)
     shutil.copytree(task.out(f"seeds/{chosen}"), task.out("encoder"))
-    _write_training(task, trained, chosen)
-    fingerprints = {str(seed): each.encoder.fingerprint for seed, each in trained.items()}
-    task.draft.rows = len(trained)
+    _write_training(task, logs, chosen)
+    task.draft.rows = len(logs)
     task.draft.summary |= {
         "chosen_seed": chosen,
-        "best_epoch": trained[chosen].best_epoch,
-        "validation": trained[chosen].log[trained[chosen].best_epoch].validation,
+        "best_epoch": best[chosen].epoch,
+        "validation": best[chosen].validation,
         "window": settings.window,
         "encoders": fingerprints,
         "encoder": fingerprints[str(chosen)],
         "untrained": base.fingerprint,
     }
-    _register(task, trained, chosen)
+    _register(task, logs)
 
 
 @asset_maker(
@@ -254,30 +257,29 @@ def _say_epoch(task: Task, seed: int, epoch: EpochLog) -> None:
     )
 
 
-def _write_training(task: Task, trained: dict[int, Distilled], chosen: int) -> None:
-    logs = {
+def _write_training(task: Task, logs: dict[int, list[EpochLog]], chosen: int) -> None:
+    epochs = {
         seed: [
-            {k: v for k, v in dataclasses.asdict(each).items() if k != "seconds"}
-            for each in run.log
+            {k: v for k, v in dataclasses.asdict(each).items() if k != "seconds"} for each in log
         ]
-        for seed, run in trained.items()
+        for seed, log in logs.items()
     }
-    task.out("training.json").write_text(json.dumps({"chosen": chosen, "epochs": logs}, indent=1))
-    picture = training_picture({seed: run.log for seed, run in trained.items()})
-    task.out("training.png").write_bytes(picture)
+    stored = {"chosen": chosen, "epochs": epochs}
+    task.out("training.json").write_text(json.dumps(stored, indent=1))
+    task.out("training.png").write_bytes(training_picture(logs))
 
 
-def _register(task: Task, trained: dict[int, Distilled], chosen: int) -> None:
+def _register(task: Task, logs: dict[int, list[EpochLog]]) -> None:
     """Log one run with every seed's curves, and register the chosen encoder as a version."""
     registry = task.workspace.registry
     encoder = task.draft.summary["encoder"]
     curves = {
         f"seed_{seed}/{name}": [
             (each.epoch, float(getattr(each, name)))
-            for each in run.log
+            for each in log
             if getattr(each, name) is not None
         ]
-        for seed, run in trained.items()
+        for seed, log in logs.items()
         for name in ("loss", "validation_per_query", "validation_aggregated")
     }
     inputs = {

@@ -136,7 +136,7 @@ def _seconds(asset: str, count: int, load: Workload, rates: dict[str, float]) ->
         "distillation_set": load.queries * gradient,
         "influence_encoder": training,
         "champion_encoder": 3 * 0.2 * candidates * embedding,
-        "encoder_comparison": (1 + load.seeds) * min(corpus, 5000) * embedding,
+        "encoder_comparison": (1 + load.seeds) * min(corpus, 1000) * embedding,
         "corpus_embeddings": count * load.rows_per_shard * embedding,
     }.get(asset, 0.2 * count)
 

@@ -1,12 +1,10 @@
-"""Giving memory back: what Python and the allocator keep after a heavy step."""
+"""Giving memory back: what the allocator keeps after a heavy step."""
 
 import ctypes
-import gc
 
 
 def release() -> None:
-    """Collect garbage and return freed heap to the system, where the C library can (glibc)."""
-    gc.collect()
+    """Return freed heap to the system, where the C library can (glibc)."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -1,10 +1,11 @@
 """Opening the teacher: target model, adapter and sketch from settings, kept for the process."""
 
 import functools
+import gc
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from influcoder_lib import fingerprint, models
+from influcoder_lib import fingerprint, memory, models
 from influcoder_lib.teacher import gradients
 from influcoder_lib.teacher.adapters import fresh_adapter, trained_adapter
 from influcoder_lib.teacher.gradients import GradientFeatures
@@ -60,3 +61,5 @@ def open_teacher(
 def close_teacher() -> None:
     """Forget the loaded teacher: the student needs the memory."""
     open_teacher.cache_clear()
+    gc.collect()
+    memory.release()

@@ -30,7 +30,7 @@ from influcoder_lib.teacher.tokens import Span, SpanEncoder, batches
 CODE_VERSION = "2"
 # On a CPU, plain attention is faster backward on short rows, and fused attention on long ones,
 # where it also needs far less memory.
-_EAGER_UP_TO = 256
+_EAGER_UP_TO = 128
 _ROWS = 256
 
 
