@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from influcoder_lib import memory
 from influcoder_lib.errors import DataError, SettingsError
 from influcoder_lib.metrics import spearman_rows
 from influcoder_lib.samples import Sample
@@ -144,6 +145,7 @@ def _distill(
             schedule.step()
         log.append(_validated(student, validation, epoch, float(np.mean(losses)), started))
         progress(log[-1])
+        memory.release()
         if log[-1].validation > best.validation:
             best, weights = log[-1], _weights(student)
     return weights, log, best.epoch
