@@ -143,9 +143,9 @@ def _distill(
         for _ in range(steps_per_epoch):
             losses.append(_step(student, train, next(draws), recipe, optimizer))
             schedule.step()
+            memory.release()
         log.append(_validated(student, validation, epoch, float(np.mean(losses)), started))
         progress(log[-1])
-        memory.release()
         if log[-1].validation > best.validation:
             best, weights = log[-1], _weights(student)
     return weights, log, best.epoch

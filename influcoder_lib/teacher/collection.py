@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from influcoder_lib import fingerprint
+from influcoder_lib import fingerprint, memory
 from influcoder_lib.rows import RowStore
 from influcoder_lib.samples import Sample
 from influcoder_lib.teacher.gradients import GradientFeatures
@@ -71,6 +71,7 @@ def _compute(
             rows.append(ids, batch.rows.astype(np.float16))
         for index, reason in batch.unusable.items():
             unusable[samples[index].sample_id] = reason
+        memory.release()
         tokens += batch.tokens
         done += len(batch.indices) + len(batch.unusable)
         rate = tokens / max(time.monotonic() - begin, 1e-9)
