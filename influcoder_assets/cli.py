@@ -142,13 +142,15 @@ def _print_failures(failures: Sequence[str]) -> None:
 
 
 def _environment(home: Path) -> dict[str, str]:
-    """What the home's processes need: the home, no telemetry, and no bars over our own lines."""
+    """What the home's processes need: the home, no telemetry, no bars over our lines, less memory."""
     return {
         "DAGSTER_HOME": str(home),
         "TOKENIZERS_PARALLELISM": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TQDM_DISABLE": "1",
+        # torch's CPU kernels are kept for every shape of batch that ever came; this bounds them.
+        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
     }
 
 
