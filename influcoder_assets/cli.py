@@ -142,7 +142,7 @@ def _print_failures(failures: Sequence[str]) -> None:
 
 
 def _environment(home: Path) -> dict[str, str]:
-    """What the home's processes need: the home, no telemetry, no bars over our lines, less memory."""
+    """What the processes of a home need: no telemetry, no foreign bars, bounded memory."""
     return {
         "DAGSTER_HOME": str(home),
         "TOKENIZERS_PARALLELISM": "false",
