@@ -1,7 +1,7 @@
 """Giving memory back: what the allocator keeps after a heavy step.
 
 Batches of ever new shapes leave holes in the heap that no later batch fits; returned after each
-batch, they do not add up. It costs up to a tenth of a batch's time.
+batch, they do not add up. It costs about an eighth of a batch's time.
 """
 
 import ctypes

@@ -96,7 +96,8 @@ def retrieval_table(
         )
     columns = ["predictor", *(f"AUPRC, {name}" for name in groups)]
     note = (
-        f"{is_positive.sum()} of {len(labels)} samples are {positive}; none was trained on. "
+        f"{is_positive.sum()} of {len(labels)} samples are {positive}; none was trained on, "
+        "but the queries include those that the encoder and the length map learnt from. "
         f"Scores are the {statistic} over the behavior's queries; trained predictors: mean and "
         "spread over seeds."
     )
