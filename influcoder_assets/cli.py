@@ -13,27 +13,19 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
 from influcoder_assets.home import find_home, init_home
-from influcoder_lib.errors import InflucoderError
+from influcoder_assets.terminal import HomeOption, JsonOption, console, errors
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-console = Console(width=None if sys.stdout.isatty() else 140)
-
-HomeOption = Annotated[
-    Path | None,
-    typer.Option("--home", help="The home; else DAGSTER_HOME, else ./dagster_home."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()
 def init(directory: Annotated[Path, typer.Argument(help="Folder of the new home.")]) -> None:
     """Make a home for your own corpus: commented settings, and folders to put data in."""
-    with _errors():
+    with errors():
         for path in init_home(directory):
             console.print(f"made {path}")
     console.print(
@@ -45,7 +37,7 @@ def init(directory: Annotated[Path, typer.Argument(help="Folder of the new home.
 @app.command()
 def demo(home: HomeOption = None) -> None:
     """Prepare the demo corpus in the home and bring everything up to date."""
-    with _errors():
+    with errors():
         from influcoder_lib.demo_corpus import write_demo_corpus
 
         place = find_home(home)
@@ -61,14 +53,14 @@ def demo(home: HomeOption = None) -> None:
 @app.command()
 def run(home: HomeOption = None) -> None:
     """Bring everything up to date: exactly what `influcoder plan` lists."""
-    with _errors():
+    with errors():
         _run(find_home(home))
 
 
 @app.command()
 def plan(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """What is out of date, and why."""
-    with _errors():
+    with errors():
         from influcoder_assets.definitions import defs  # noqa: F401
         from influcoder_assets.maker import current_plan, standing_failures
         from influcoder_assets.workspace import Workspace
@@ -94,7 +86,7 @@ def ui(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
 ) -> None:
     """Open the Dagster UI on the home, with its schedules and sensors."""
-    with _errors():
+    with errors():
         place = find_home(home)
     command = [sys.executable, "-m", "dagster", "dev", "-m", "influcoder_assets.definitions"]
     environment = {**os.environ, **_environment(place)}
@@ -177,17 +169,6 @@ class _SinceStart(logging.Formatter):
         """`mm:ss  message`."""
         seconds = int(record.created - self._began)
         return f"{seconds // 60:02d}:{seconds % 60:02d}  {record.getMessage()}"
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Print a user-facing error without a stack trace, and exit with 1."""
-    try:
-        yield
-    except InflucoderError as error:
-        errors = Console(stderr=True)
-        errors.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from None
 
 
 if __name__ == "__main__":

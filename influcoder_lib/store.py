@@ -7,6 +7,7 @@ manifest with the next number, the highest number is the current one, and older 
     ROOT/artifacts/ASSET/SHARD/FINGERPRINT/...     the files
     ROOT/manifests/ASSET/SHARD/000007.json         what they are and what they were made from
     ROOT/failures/ASSET/SHARD.json                 the last failure, until it is made good
+    ROOT/tombstones/SHARD.json                     since when a shard's file is gone
 """
 
 import json
@@ -179,6 +180,22 @@ class Store:
         record = json.loads(path.read_text())
         return record["recipe"], record["message"]
 
+    def bury(self, shard: str) -> None:
+        """Put up a tombstone: the shard's file is gone; what was made of it stays readable."""
+        record = {"shard": shard, "gone": _now()}
+        write_atomically(self._tombstone(shard), json.dumps(record).encode())
+
+    def revive(self, shard: str) -> None:
+        """Take the tombstone away: the shard's file is there again."""
+        self._tombstone(shard).unlink(missing_ok=True)
+
+    def tombstones(self) -> dict[str, str]:
+        """Shards whose files are gone, and since when (UTC, ISO 8601)."""
+        records = [
+            json.loads(path.read_text()) for path in (self.root / "tombstones").glob("[!.]*.json")
+        ]
+        return {record["shard"]: record["gone"] for record in records}
+
     def _commit(
         self, draft: Draft, asset: str, shard: str | None, recipe: Recipe, run_id: str
     ) -> None:
@@ -208,7 +225,7 @@ class Store:
             files=files,
             rows=draft.rows,
             summary=draft.summary,
-            created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            created=_now(),
             run_id=run_id,
             number=previous.number + 1 if previous else 1,
         )
@@ -225,6 +242,13 @@ class Store:
 
     def _failure(self, asset: str, shard: str | None) -> Path:
         return self.root / "failures" / asset / f"{shard or _WHOLE}.json"
+
+    def _tombstone(self, shard: str) -> Path:
+        return self.root / "tombstones" / f"{shard}.json"
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _mend(home: Path, made: Path, files: Mapping[str, tuple[int, str]]) -> None:
