@@ -1,0 +1,1 @@
+"""The commands that a user types, by subject; `influcoder_assets.cli` puts them together."""
