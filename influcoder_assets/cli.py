@@ -16,8 +16,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from influcoder_assets.home import find_home, init_home
 from influcoder_assets.commands.terminal import HomeOption, JsonOption, console, errors
+from influcoder_assets.home import find_home, init_home
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
