@@ -12,6 +12,7 @@ from influcoder_assets.maker import Task
 from influcoder_assets.teacher import open_engine
 from influcoder_lib import quality
 from influcoder_lib.curation.index import read_vectors
+from influcoder_lib.evaluation.shard_fidelity import ShardFidelity
 from influcoder_lib.quality import Finding
 from influcoder_lib.samples import to_samples
 from influcoder_lib.student.encoder import InfluenceEncoder
@@ -22,12 +23,11 @@ _REEMBEDDED = 32
 
 @dataclass(frozen=True)
 class Check:
-    """A check of one asset: its name, what it looks at, and whether failing is an error."""
+    """A check of one asset: its name, and what looks at it."""
 
     asset: str
     name: str
     look: Callable[[Task], Finding]
-    is_error: bool
 
     @property
     def description(self) -> str:
@@ -38,11 +38,9 @@ class Check:
 CHECKS: list[Check] = []
 
 
-def _check(
-    asset: str, *, is_error: bool = True
-) -> Callable[[Callable[[Task], Finding]], Callable[[Task], Finding]]:
+def _check(asset: str) -> Callable[[Callable[[Task], Finding]], Callable[[Task], Finding]]:
     def register(look: Callable[[Task], Finding]) -> Callable[[Task], Finding]:
-        CHECKS.append(Check(asset, look.__name__, look, is_error))
+        CHECKS.append(Check(asset, look.__name__, look))
         return look
 
     return register
@@ -76,7 +74,7 @@ def sketch_error_within_bound(task: Task) -> Finding:
     return quality.sketch_error(open_engine(task), to_samples(shortest.head(_SKETCHED)))
 
 
-@_check("champion_encoder", is_error=False)
+@_check("champion_encoder")
 def encoder_beats_untrained(task: Task) -> Finding:
     """The challenger beats the untrained encoder on the test split; if not, it is not promoted."""
     summary = task.input("champion_encoder").summary
@@ -114,6 +112,14 @@ def no_query_in_corpus(task: Task) -> Finding:
     return quality.no_query_in_corpus(
         queries["sample_id"].to_list(), _column(task, "influence_scores", "scores.parquet")
     )
+
+
+@_check("influence_scores")
+def fidelity_holds(task: Task) -> Finding:
+    """The champion follows the true gradients of this shard's own draw about as well as it does on
+    its test split; warns, then fails, as `fidelity` in the settings says."""
+    found = task.input("influence_scores", task.shard).summary["fidelity"]
+    return quality.fidelity_holds(ShardFidelity(**found))
 
 
 @_check("filtered_dataset")

@@ -23,6 +23,7 @@ from influcoder_assets.settings_errors import problems_of, rejected, settings_er
 from influcoder_assets.settings_models import (
     DistillationSettings,
     EncoderSettings,
+    FidelitySettings,
     TargetModelSettings,
 )
 from influcoder_assets.settings_yaml import Document, read_yaml
@@ -85,6 +86,14 @@ class CorpusSettings(Section):
         ge=1,
         description="Longest prompt, or response, in characters; a row with a longer one goes to"
         " quarantine.",
+    )
+    licences: dict[Text, Text] = Field(
+        default_factory=dict,
+        description="Licence of each source, for the card of an exported dataset.",
+        json_schema_extra={
+            "allowed": "texts by the names of sources; the hub's identifiers, such as apache-2.0,"
+            " are best"
+        },
     )
 
 
@@ -189,6 +198,17 @@ def _known_good_needed(rate: float) -> int:
     return max(1, math.ceil(1 / rate - 1 - 1e-9))
 
 
+class ReportSettings(Section):
+    """What the report warns of."""
+
+    most_dropped: float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="Largest share of the corpus that may be dropped without a warning.",
+    )
+
+
 class Settings(Section):
     """All settings of one home."""
 
@@ -214,6 +234,13 @@ class Settings(Section):
     )
     encoder: EncoderSettings = Field(
         default_factory=EncoderSettings, description="The encoder and its training."
+    )
+    fidelity: FidelitySettings = Field(
+        default_factory=FidelitySettings,
+        description="When a shard on which the encoder follows the gradients badly is pointed out.",
+    )
+    report: ReportSettings = Field(
+        default_factory=ReportSettings, description="What the report warns of."
     )
 
     @field_validator("behaviors")

@@ -14,7 +14,7 @@ from influcoder_lib.samples import read_samples
     group="corpus",
     sharded=True,
     sources=("shard",),
-    settings=lambda s: s.corpus.model_dump(mode="json", exclude={"path"}),
+    settings=lambda s: s.corpus.model_dump(mode="json", exclude={"path", "licences"}),
     kinds=("parquet",),
 )
 def corpus(task: Task) -> None:

@@ -1,15 +1,16 @@
-"""The assets that use the champion: embeddings, index, scores, rules, decisions and the report."""
+"""The assets that use the champion: embeddings, index, scores, rules and decisions."""
 
 import json
-from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
+from influcoder_assets.champion import calibration_set, champion_vectors
 from influcoder_assets.config import Settings
 from influcoder_assets.corpus import read_reference
-from influcoder_assets.encoder import champion_vectors
-from influcoder_assets.maker import Task, asset_maker
+from influcoder_assets.maker import MAKERS, Task, asset_maker
 from influcoder_lib.curation.decisions import (
     Rule,
     RuleSettings,
@@ -24,10 +25,10 @@ from influcoder_lib.curation.score_table import (
     score_table,
     with_percentiles,
 )
+from influcoder_lib.errors import StoreError
+from influcoder_lib.evaluation import shard_fidelity
+from influcoder_lib.evaluation.shard_fidelity import ShardFidelity
 from influcoder_lib.report.aggregates import shard_aggregates
-from influcoder_lib.report.html import render_html
-from influcoder_lib.report.markdown import render_markdown
-from influcoder_lib.report.model import merge, read_table
 from influcoder_lib.samples import read_samples, to_samples
 
 
@@ -78,21 +79,25 @@ def embedding_index(task: Task) -> None:
 
 @asset_maker(
     group="curation",
-    inputs=("champion_encoder", "query_embeddings", "distillation_set"),
+    inputs=("champion_encoder", "query_embeddings"),
     sources=("known_good",),
     kinds=("parquet",),
+    code_version="2",
 )
 def calibration_scores(task: Task) -> None:
-    """Scores of held-back candidates and of known-good samples: what thresholds are set on."""
-    candidates = pl.read_parquet(task.file("distillation_set", "candidates.parquet"))
-    held_back = candidates.filter(pl.col("split") != "train")
+    """Scores of the champion's held-back candidates and of known-good samples, which thresholds are
+    set on; and the vectors of the held-out queries, which fidelity is measured with."""
+    calibration = calibration_set(task)
     queries = _query_vectors(task)
     champion = champion_vectors(task)
-    vectors = champion.encode(to_samples(held_back))
-    calibration = score_table(held_back["sample_id"].to_list(), vectors, queries)
-    calibration.write_parquet(task.out("candidates.parquet"))
-    task.draft.rows = len(calibration)
-    task.draft.summary |= {"candidates": len(calibration)}
+    held_back = to_samples(calibration.candidates)
+    scored = score_table(
+        [sample.sample_id for sample in held_back], champion.encode(held_back), queries
+    )
+    scored.write_parquet(task.out("candidates.parquet"))
+    write_segment(champion.encode(calibration.samples()), task.out("held_out_queries.faiss"))
+    task.draft.rows = len(scored)
+    task.draft.summary |= {"candidates": len(scored), "held_out_queries": len(calibration.queries)}
     for name, behavior in task.settings.behaviors.items():
         if behavior.known_good is None:
             continue
@@ -105,26 +110,80 @@ def calibration_scores(task: Task) -> None:
 
 @asset_maker(
     group="curation",
-    inputs=("corpus_embeddings", "query_embeddings", "calibration_scores"),
+    inputs=(
+        "corpus_embeddings",
+        "query_embeddings",
+        "calibration_scores",
+        "gradient_projections",
+        "champion_encoder",
+    ),
+    settings=lambda s: s.fidelity.model_dump(mode="json"),
     sharded=True,
     kinds=("parquet",),
+    code_version="2",
 )
 def influence_scores(task: Task) -> None:
-    """Score of every sample of one shard for every behavior, with percentile and best query."""
+    """Score of every sample of one shard for every behavior, with percentile and best query; and
+    how well the champion follows the true gradients of this shard's candidates."""
     shard = task.shard_name
-    ids = pl.read_parquet(task.file("corpus_embeddings", "ids.parquet", shard))
+    ids = pl.read_parquet(task.file("corpus_embeddings", "ids.parquet", shard))["sample_id"]
     vectors = read_vectors(task.file("corpus_embeddings", "segment.faiss", shard))
     queries = _query_vectors(task)
+    known = _scored_before(task)
+    new = (~ids.is_in(known["sample_id"].implode())).to_numpy()
     calibration = pl.read_parquet(task.file("calibration_scores", "candidates.parquet"))
     scored = with_percentiles(
-        score_table(ids["sample_id"].to_list(), vectors, queries), calibration, list(queries)
+        score_table(ids.filter(new).to_list(), vectors[new], queries), calibration, list(queries)
     )
     encoder = str(task.input("corpus_embeddings", shard).summary["encoder"])
-    scored = scored.with_columns(encoder=pl.lit(encoder))
+    scored = pl.concat([known, scored.with_columns(encoder=pl.lit(encoder))], how="diagonal")
+    scored = ids.to_frame().join(scored, on="sample_id", how="left", maintain_order="left")
     scored.write_parquet(task.out("scores.parquet"))
     task.draft.rows = len(scored)
     highest = {f"highest_{name}": scored[f"{name}_max"].max() for name in queries}
-    task.draft.summary |= {**highest, "encoder": encoder}
+    task.draft.summary |= {
+        "scored": int(new.sum()),
+        "reused": int((~new).sum()),
+        **highest,
+        "encoder": encoder,
+        "fidelity": asdict(_fidelity(task, ids.to_list(), vectors)),
+    }
+
+
+def _scored_before(task: Task) -> pl.DataFrame:
+    """Scores that this shard's samples have from the same queries, calibration and encoder."""
+    store = task.workspace.store
+    before = store.current("influence_scores", task.shard)
+    fixed = ("query_embeddings", "calibration_scores", "champion_encoder")
+    empty = pl.DataFrame(schema={"sample_id": pl.String})
+    if before is None or before.recipe.code_version != MAKERS["influence_scores"].node.code_version:
+        return empty
+    if any(before.recipe.inputs.get(n) != task.input(n).fingerprint for n in fixed):
+        return empty
+    try:
+        return pl.read_parquet(store.path(before, "scores.parquet"))
+    except StoreError as error:
+        task.say(f"scores every sample, as the scores of before cannot be used: {error.problem}")
+        return empty
+
+
+def _fidelity(task: Task, sample_ids: list[str], vectors: np.ndarray) -> ShardFidelity:
+    shard = task.shard_name
+    calibration = calibration_set(task)
+    drawn = pl.read_parquet(task.file("gradient_projections", "candidates.parquet", shard))
+    if task.input("gradient_projections", shard).summary["teacher"] != calibration.teacher:
+        return shard_fidelity.unmeasured(calibration)
+    at = {sample_id: row for row, sample_id in enumerate(sample_ids)}
+    settings = task.settings.fidelity
+    return shard_fidelity.measure(
+        calibration,
+        read_vectors(task.file("calibration_scores", "held_out_queries.faiss")),
+        drawn["sample_id"].to_list(),
+        vectors[[at[sample_id] for sample_id in drawn["sample_id"]]],
+        np.load(task.file("gradient_projections", "features.npy", shard), allow_pickle=False),
+        settings.warn_below,
+        settings.fail_below,
+    )
 
 
 @asset_maker(
@@ -162,6 +221,7 @@ def decision_rule(task: Task) -> None:
         "corpus_embeddings",
     ),
     sources=("overrides",),
+    code_version="2",
     sharded=True,
     kinds=("parquet",),
 )
@@ -182,53 +242,6 @@ def filtered_dataset(task: Task) -> None:
     task.draft.rows = len(decided)
     task.draft.summary |= {
         name: aggregates[name] for name in ("rows_in", "kept", "dropped", "quarantined")
-    }
-
-
-@asset_maker(
-    group="curation",
-    inputs=(
-        "filtered_dataset",
-        "decision_rule",
-        "encoder_comparison",
-        "champion_encoder",
-        "embedding_index",
-    ),
-    kinds=("html", "markdown"),
-)
-def curation_report(task: Task) -> None:
-    """What was dropped, why, and what it cost in good data: from the shards' aggregates only."""
-    shards = task.each("filtered_dataset")
-    paths = [task.file("filtered_dataset", "aggregates.json", shard) for shard in shards]
-    comparison = json.loads(task.file("encoder_comparison", "comparison.json").read_text())
-    champion = task.input("champion_encoder")
-    settings, sources = task.settings, task.facts.sources
-    report = merge(
-        [json.loads(path.read_text()) for path in paths],
-        _rules(task),
-        [read_table(table) for table in comparison["tables"]],
-        comparison["headline"],
-        {
-            "encoder in use": _in_use(champion.summary),
-            "encoder fingerprint": _encoder(task),
-            "target model": f"{settings.target_model.path}, {sources['target_model']}",
-            "base encoder": f"{settings.encoder.path}, {sources['base_encoder']}",
-        },
-        max(task.input("filtered_dataset", shard).created for shard in shards),
-        expected_shards=sorted(task.facts.shards),
-    )
-    task.out("report.html").write_text(render_html(report))
-    markdown = render_markdown(report)
-    task.out("report.md").write_text(markdown)
-    task.markdown["report"] = markdown
-    task.draft.rows = report.total.rows_in
-    task.draft.summary |= {
-        "headline": report.headline,
-        "rows_in": report.total.rows_in,
-        "kept": report.total.kept,
-        "dropped": report.total.dropped,
-        "quarantined": report.total.quarantined,
-        "warnings": len(report.warnings),
     }
 
 
@@ -280,11 +293,6 @@ def _aggregates(task: Task, decided: pl.DataFrame, rules: list[Rule]) -> dict[st
         {row["sample_id"]: row for row in queries.iter_rows(named=True)},
         rows_in=int(task.input("corpus", shard).summary["rows_in"]),
     )
-
-
-def _in_use(champion: Mapping[str, object]) -> str:
-    version = champion["version"]
-    return f"version {version} of the registry" if version else "the untrained base encoder"
 
 
 def _encoder(task: Task) -> str:

@@ -4,9 +4,18 @@ import warnings
 
 import dagster as dg
 
-from influcoder_assets import checks, corpus, curation, encoder, events, teacher
-from influcoder_assets.maker import MAKERS, Maker, nodes
-from influcoder_assets.resources import HomeResource
+from influcoder_assets import (
+    champion,
+    checks,
+    corpus,
+    curation,
+    encoder,
+    events,
+    reporting,
+    teacher,
+)
+from influcoder_assets.maker import MAKERS, Maker, current_facts, nodes
+from influcoder_assets.resources import HomeResource, resources_of
 from influcoder_lib.errors import InflucoderError
 
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
@@ -15,17 +24,17 @@ warnings.filterwarnings("ignore", category=dg.PreviewWarning)
 # Importing the modules above is what declares the assets; the refresh job is built from them.
 from influcoder_assets import refresh  # noqa: E402
 
-MODULES = (corpus, teacher, encoder, curation)
+MODULES = (corpus, teacher, encoder, champion, curation, reporting)
 
 
 def build_defs(home: HomeResource | None = None) -> dg.Definitions:
     """All definitions over one home; without one, DAGSTER_HOME decides when a run starts."""
     return dg.Definitions(
-        assets=[_asset(MAKERS[node.name]) for node in nodes()],
-        jobs=[refresh.refresh_job],
+        assets=[refresh.refresh_plan, *(_asset(MAKERS[node.name]) for node in nodes())],
+        jobs=[refresh.refresh_job, refresh.redistill_job],
         sensors=[refresh.shard_sensor, refresh.refresh_sensor],
         schedules=[refresh.daily_refresh],
-        resources={"home": home or HomeResource(), "io_manager": dg.mem_io_manager},
+        resources=resources_of(home or HomeResource()),
         executor=dg.in_process_executor,
     )
 
@@ -58,8 +67,12 @@ def _asset(maker: Maker) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         shard = context.partition_key if node.sharded else None
         try:
+            workspace = home.open()
+            facts = current_facts(workspace)
             said = list(
-                events.materialise(home.open(), node.name, shard, context.run_id, context.instance)
+                events.materialise(
+                    workspace, facts, node.name, shard, context.run_id, context.instance
+                )
             )
         except InflucoderError as error:
             raise events.as_failure(error) from error

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from influcoder_assets.refresh import refresh_job
-from influcoder_assets.resources import HomeResource
+from influcoder_assets.resources import HomeResource, resources_of
 from influcoder_assets.workspace import Workspace
 from influcoder_lib import estimates
 from influcoder_lib.refresh import Step
@@ -20,15 +20,16 @@ from influcoder_lib.report.wording import written_rows
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
-def refresh_home(home: Path) -> list[str]:
-    """Run the refresh job in this process, recorded in the home's Dagster instance.
+def refresh_home(home: Path, job: dg.JobDefinition = refresh_job) -> list[str]:
+    """Run the refresh job, or one like it, in this process, recorded in the home's Dagster
+    instance.
 
     Returns what failed, in words; empty when everything was made.
     """
     with dg.DagsterInstance.get() as instance:
-        result = refresh_job.execute_in_process(
+        result = job.execute_in_process(
             instance=instance,
-            resources={"home": HomeResource(path=str(home)), "io_manager": dg.mem_io_manager},
+            resources=resources_of(HomeResource(path=str(home))),
             run_config=_QUIET,
             raise_on_error=False,
         )

@@ -1,5 +1,5 @@
-"""The student's assets: the trained challenger, the champion in use, and the comparison with what
-costs less. The registry follows: every challenger is a version, the champion has the alias."""
+"""The student's assets: the trained challenger, a version of the registry each, and its comparison
+with what costs less."""
 
 import dataclasses
 import functools
@@ -17,18 +17,17 @@ from influcoder_assets.settings_models import EncoderSettings
 from influcoder_lib import fingerprint, models
 from influcoder_lib.curation.embedding import StoredVectors
 from influcoder_lib.evaluation import comparison
-from influcoder_lib.evaluation.held_out import Block, Contenders, labelled_draw, teacher_predictors
+from influcoder_lib.evaluation.held_out import Block, Contenders, teacher_predictors
 from influcoder_lib.report.model import Table
 from influcoder_lib.report.training import training_picture
-from influcoder_lib.rows import RowStore
-from influcoder_lib.samples import SAMPLE_SCHEMA, read_samples, to_samples
+from influcoder_lib.rows import FORMAT, open_rows
+from influcoder_lib.samples import to_samples
 from influcoder_lib.student.distillation import EpochLog, TrainingSet, distill
 from influcoder_lib.student.encoder import InfluenceEncoder
 from influcoder_lib.student.recipes import RECIPES, Recipe
 from influcoder_lib.teacher.distillation_set import DistillationSet
 from influcoder_lib.teacher.engine import close_teacher
 
-_LABELLED = 1000
 _EMBEDDING_CODE = "1"
 
 
@@ -80,56 +79,14 @@ def influence_encoder(task: Task) -> None:
 
 @asset_maker(
     group="encoder",
-    inputs=("influence_encoder", "distillation_set", "teacher_rankings"),
-    sources=("base_encoder",),
-    kinds=("mlflow",),
-)
-def champion_encoder(task: Task) -> None:
-    """The encoder in use: the challenger if it beats the untrained encoder and the champion
-    before it on the test split; else the champion before it, and at first the untrained one."""
-    challenger = task.input("influence_encoder").summary
-    before = task.workspace.store.current("champion_encoder")
-    folders = {
-        "untrained": (models.check_encoder(task.workspace.encoder_files), challenger["window"])
-    }
-    if before is not None and before.summary["version"] is not None:
-        folder = task.workspace.store.folder(before) / "encoder"
-        folders["champion"] = (folder, before.summary["window"])
-    folders["challenger"] = (task.folder("influence_encoder") / "encoder", challenger["window"])
-    encoders = {name: InfluenceEncoder.load(*place) for name, place in folders.items()}
-    test = _block(task, "test")
-    merits = {name: comparison.merit(test.fidelity_of(each)) for name, each in encoders.items()}
-    standing = "champion" if "champion" in merits else "untrained"
-    best_other = max(value for name, value in merits.items() if name != "challenger")
-    winner = "challenger" if merits["challenger"] > best_other else standing
-    encoders[winner].save(task.out("encoder"))
-    versions = {
-        "untrained": None,
-        "champion": before.summary["version"] if before else None,
-        "challenger": challenger["version"],
-    }
-    if winner == "challenger":
-        task.workspace.registry.promote(challenger["version"])
-    task.draft.rows = 1
-    task.draft.summary |= {
-        "winner": winner,
-        "version": versions[winner],
-        **{f"merit_{name}": value for name, value in merits.items()},
-        "encoder": encoders[winner].fingerprint,
-        "window": encoders[winner].window,
-    }
-
-
-@asset_maker(
-    group="encoder",
     inputs=(
         "influence_encoder",
         "distillation_set",
         "teacher_rankings",
         "behavior_queries",
-        "corpus",
     ),
     sources=("base_encoder",),
+    code_version="2",
     settings=lambda s: {
         name: each.model_dump(
             mode="json",
@@ -157,19 +114,14 @@ def encoder_comparison(task: Task) -> None:
     task.workspace.registry.add(run_id, comparison.figures(tables), task.draft.folder, "comparison")
 
 
-def champion_vectors(task: Task) -> StoredVectors:
-    """The champion, its vectors kept in a row store."""
-    summary = task.input("champion_encoder").summary
-    folder = task.folder("champion_encoder") / "encoder"
-    return _stored(task, str(summary["encoder"]), folder, int(summary["window"]))
-
-
 def _retrieval(
     task: Task, contenders: Contenders, name: str, behavior: BehaviorSettings
 ) -> list[Table]:
     """AUPRC on labelled corpus samples and on candidates, none of them trained on."""
     frozen = DistillationSet.load(task.folder("distillation_set"))
     trained_on = frozen.candidates.filter(pl.col("split") == "train")["sample_id"]
+    labelled = pl.read_parquet(task.file("distillation_set", "labelled.parquet"))
+    labelled = labelled.filter(~pl.col("sample_id").is_in(trained_on.implode()))
     queries = pl.read_parquet(task.file("behavior_queries", "queries.parquet"))
     queries = queries.filter(pl.col("behavior") == name)
     held_back = frozen.candidates.filter(pl.col("split") != "train")
@@ -178,7 +130,7 @@ def _retrieval(
     )
     tables = []
     for title, frame, extra in (
-        (f"Finding {name}: labelled samples of the corpus", _labelled(task, trained_on), []),
+        (f"Finding {name}: labelled samples of the corpus", labelled, []),
         (f"Finding {name}: held-out candidates, the teacher beside", held_back, teacher),
     ):
         if (frame["label"] == behavior.positive_label).sum() == 0:
@@ -195,12 +147,6 @@ def _retrieval(
         )
         tables.append(table)
     return tables
-
-
-def _labelled(task: Task, without: pl.Series) -> pl.DataFrame:
-    shards = [read_samples(task.file("corpus", "samples.parquet", s)) for s in task.each("corpus")]
-    frame = pl.concat(shards) if shards else pl.DataFrame(schema=SAMPLE_SCHEMA)
-    return labelled_draw(frame.filter(~pl.col("sample_id").is_in(without.implode())), _LABELLED)
 
 
 def _block(task: Task, split: str) -> Block:
@@ -228,15 +174,16 @@ def _stored_encoders(task: Task) -> tuple[StoredVectors, Sequence[StoredVectors]
     window = int(summary["window"])
     base = models.check_encoder(task.workspace.encoder_files)
     seeds = task.folder("influence_encoder") / "seeds"
-    return _stored(task, summary["untrained"], base, window), [
-        _stored(task, encoder, seeds / seed, window)
+    return stored_vectors(task, summary["untrained"], base, window), [
+        stored_vectors(task, encoder, seeds / seed, window)
         for seed, encoder in summary["encoders"].items()
     ]
 
 
-def _stored(task: Task, encoder: str, folder: Path, window: int) -> StoredVectors:
-    key = fingerprint.of_text(encoder, _EMBEDDING_CODE)
-    rows = RowStore(task.workspace.data / "rows" / "embeddings" / key)
+def stored_vectors(task: Task, encoder: str, folder: Path, window: int) -> StoredVectors:
+    """An encoder with this fingerprint, its vectors kept in a row store."""
+    key = fingerprint.of_text(encoder, _EMBEDDING_CODE, FORMAT)
+    rows = open_rows(task.workspace.data / "rows" / "embeddings" / key)
     return StoredVectors(functools.partial(_load, folder, window), rows, task.say)
 
 

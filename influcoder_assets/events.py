@@ -1,6 +1,6 @@
 """What Dagster is told of an artifact: materializations, check results, metadata and failures."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -9,17 +9,24 @@ from influcoder_assets import checks
 from influcoder_assets.maker import MAKERS, Task, make
 from influcoder_assets.workspace import Workspace
 from influcoder_lib.errors import InflucoderError
+from influcoder_lib.quality import Finding
+from influcoder_lib.refresh import Facts, Step, grouped
+from influcoder_lib.report.markdown import escape
 from influcoder_lib.store import Manifest
 
+PLAN = "refresh_plan"
 SHARDS = dg.DynamicPartitionsDefinition(name="shards")
 _DATA_VERSION = "dagster/data_version"
 _CODE_VERSION = "dagster/code_version"
 _INPUT_VERSION = "dagster/input_data_version"
 _INPUT_EVENT = "dagster/input_event_pointer"
+_NAMED = 5
+_SHOWN = 20
 
 
 def materialise(
     workspace: Workspace,
+    facts: Facts,
     asset: str,
     shard: str | None,
     run_id: str,
@@ -28,9 +35,9 @@ def materialise(
     """Make one artifact, and say so: its materialization, then the result of every check of it.
 
     Raises:
-        InflucoderError: it could not be made.
+        Exception: it could not be made, see `maker.make`.
     """
-    manifest, task = make(workspace, asset, shard, run_id)
+    manifest, task = make(workspace, facts, asset, shard, run_id)
     yield dg.AssetMaterialization(
         asset,
         partition=shard,
@@ -52,11 +59,42 @@ def metadata(manifest: Manifest, task: Task) -> dict[str, Any]:
     shown |= {
         "rows": manifest.rows,
         "size_in_bytes": manifest.bytes,
-        "files": dg.MetadataValue.path(str(store.folder(manifest))),
+        "files": dg.MetadataValue.path(str(store.place(manifest))),
         "made_from": dg.MetadataValue.md(_made_from(manifest)),
         "fingerprint": manifest.fingerprint,
     }
     return shown
+
+
+def plan_event(steps: Sequence[Step], failed: Mapping[str, str]) -> dg.AssetMaterialization:
+    """The plan as the materialization of the asset that shows it."""
+    return dg.AssetMaterialization(PLAN, metadata=plan_metadata(steps, failed))
+
+
+def plan_metadata(steps: Sequence[Step], failed: Mapping[str, str]) -> dict[str, Any]:
+    """The plan in words, then in figures."""
+    return {
+        "plan": dg.MetadataValue.md(plan_markdown(steps, failed)),
+        "steps": len(steps),
+        "shards": len({step.shard for step in steps if step.shard}),
+        "failures": len(failed),
+    }
+
+
+def plan_markdown(steps: Sequence[Step], failed: Mapping[str, str]) -> str:
+    """A line for all steps of an asset that have one reason, in the order of the plan."""
+    rows = [
+        f"| {each.asset} | {escape(each.names(_NAMED))} | {escape(each.reason)} |"
+        for each in grouped(steps)
+    ]
+    failures = [f"* {escape(name)}: {escape(message)}" for name, message in failed.items()]
+    blocks = [f"**{len(steps)} steps**" if steps else "**Everything is up to date.**"]
+    if rows:
+        blocks.append("\n".join(["| asset | shards | why |", "|---|---|---|", *rows]))
+    if failures:
+        said = "Failed, and left alone until something changes, or until you materialise it:"
+        blocks.append("\n".join([said, "", *failures[:_SHOWN]]))
+    return "\n\n".join(blocks)
 
 
 def _version_tags(manifest: Manifest, instance: dg.DagsterInstance) -> dict[str, str]:
@@ -86,20 +124,18 @@ def _made_from(manifest: Manifest) -> str:
 
 def _evaluate(check: checks.Check, task: Task, shard: str | None) -> dg.AssetCheckEvaluation:
     try:
-        finding = check.look(task)
-        passed, message, figures = finding.passed, finding.message, finding.figures
+        found = check.look(task)
     except InflucoderError as error:
-        passed, message, figures = False, str(error), {}
-    severity = dg.AssetCheckSeverity.ERROR if check.is_error else dg.AssetCheckSeverity.WARN
-    if not passed:
-        task.say(f"check {check.name} failed: {message}")
+        found = Finding(False, str(error))
+    if not found.passed:
+        task.say(f"check {check.name} failed: {found.message}")
     return dg.AssetCheckEvaluation(
         asset_key=dg.AssetKey(check.asset),
         check_name=check.name,
-        passed=passed,
-        metadata=figures,
-        severity=severity,
-        description=message,
+        passed=found.passed,
+        metadata=found.figures,
+        severity=dg.AssetCheckSeverity.ERROR if found.is_error else dg.AssetCheckSeverity.WARN,
+        description=found.message,
         partition=shard,
     )
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from influcoder_assets.config import Settings
+from influcoder_assets.sources import look_at
 from influcoder_assets.workspace import Workspace
 from influcoder_lib import memory, refresh
-from influcoder_lib.errors import InflucoderError
+from influcoder_lib.errors import DataError, InflucoderError
 from influcoder_lib.refresh import Facts, Node
 from influcoder_lib.store import Draft, Manifest, Recipe
 
@@ -71,9 +72,9 @@ class Task:
         """Path of one file of an input, its bytes verified."""
         return self.workspace.store.path(self.input(asset, shard), name)
 
-    def folder(self, asset: str) -> Path:
-        """Folder of an input that is not sharded, its bytes verified."""
-        return self.workspace.store.folder(self.input(asset))
+    def folder(self, asset: str, below: str = "") -> Path:
+        """Folder of an input that is not sharded, or one below it, its bytes verified."""
+        return self.workspace.store.folder(self.input(asset), below)
 
     def each(self, asset: str) -> list[str]:
         """Shards of a sharded input that are in the corpus now and were made."""
@@ -135,24 +136,26 @@ def standing_failures(workspace: Workspace) -> dict[str, str]:
     that it is made from changes."""
     facts = current_facts(workspace)
     by_name = {node.name: node for node in nodes()}
-    stored = {key: workspace.store.failure(*key) for key in facts.failed}
     return {
-        refresh.label(key): failure[1]
-        for key, failure in stored.items()
-        if failure
-        and failure[0] == refresh.recipe(by_name[key[0]], key[1], by_name, facts).fingerprint
+        refresh.label(key): message
+        for key, (failed, message) in workspace.store.failures().items()
+        if key[0] in by_name
+        and (key[1] is None or key[1] in facts.shards)
+        and failed == refresh.recipe(by_name[key[0]], key[1], by_name, facts).fingerprint
     }
 
 
-def make(workspace: Workspace, asset: str, shard: str | None, run_id: str) -> tuple[Manifest, Task]:
-    """Make one artifact and publish it, whatever the plan says.
+def make(
+    workspace: Workspace, facts: Facts, asset: str, shard: str | None, run_id: str
+) -> tuple[Manifest, Task]:
+    """Make one artifact from what `facts` say and publish it, whatever the plan says.
 
     Raises:
-        InflucoderError: it cannot be made; the failure is on record, so that the plan does not
-            ask for the same again.
+        InflucoderError: it cannot be made, or what it is made from changed meanwhile.
+        Exception: a programming mistake, or a failure of the machine. Any failure is on record,
+            so that the plan does not ask for the same again.
     """
     maker = MAKERS[asset]
-    facts = current_facts(workspace)
     recipe: Recipe = refresh.recipe(maker.node, shard, {n.name: n for n in nodes()}, facts)
     label = refresh.label((asset, shard))
     store = workspace.store
@@ -161,9 +164,11 @@ def make(workspace: Workspace, asset: str, shard: str | None, run_id: str) -> tu
             task = Task(workspace, facts, shard, draft, run_id, label)
             task.say("starts")
             maker.make(task)
-    except InflucoderError as error:
-        log.error("%s failed: %s", label, error)
-        store.record_failure(asset, shard, recipe, str(error))
+            _check_unmoved(task, maker.node)
+    except Exception as error:
+        known = isinstance(error, InflucoderError)
+        log.error("%s failed: %s", label, told(error), exc_info=not known)
+        store.record_failure(asset, shard, recipe, told(error))
         raise
     finally:
         memory.release()
@@ -171,6 +176,25 @@ def make(workspace: Workspace, asset: str, shard: str | None, run_id: str) -> tu
     facts_said = ", ".join(f"{k} {_short(v)}" for k, v in list(manifest.summary.items())[:4])
     log.info("%s: done%s", label, f" ({facts_said})" if facts_said else "")
     return manifest, task
+
+
+def _check_unmoved(task: Task, node: Node) -> None:
+    """An artifact that carries the fingerprint of one file and the content of the next would be
+    taken for up to date for ever."""
+    for name in node.sources:
+        if f"source:{name}" in task.draft.settled:
+            continue
+        if look_at(task.workspace, name, task.shard) != task.facts.source(name, task.shard):
+            raise DataError(
+                f"{name} changed while {task.label} was made from it.",
+                where=task.label,
+                fix="nothing: it is made again from what is there now",
+            )
+
+
+def told(error: Exception) -> str:
+    """What a person is told of an error; of one that is not user-facing, its kind as well."""
+    return str(error) if isinstance(error, InflucoderError) else f"{type(error).__name__}: {error}"
 
 
 def _short(value: Any) -> str:

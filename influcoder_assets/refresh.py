@@ -3,73 +3,128 @@
 The job has a step an asset, in dependency order. Each step asks the plan what of its asset is out
 of date and makes exactly that, shard by shard, so one run refreshes any number of shards, each with
 its own data version, and equal content cascades nothing. A shard that fails does not stop others.
+What changes while a run is under way is left to the next one. The job `redistill` is the same, but
+for the frozen distillation set: it is drawn again if that would give another one.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
 
 from influcoder_assets import events
-from influcoder_assets.maker import MAKERS, current_plan, nodes, standing_failures
-from influcoder_assets.resources import HomeResource
+from influcoder_assets.lock import is_running
+from influcoder_assets.maker import (
+    MAKERS,
+    current_facts,
+    current_plan,
+    nodes,
+    standing_failures,
+    told,
+)
+from influcoder_assets.resources import HomeResource, RefreshLock
+from influcoder_assets.workspace import Workspace
+from influcoder_lib import refresh
 from influcoder_lib.errors import InflucoderError
-from influcoder_lib.refresh import label
+from influcoder_lib.refresh import Facts, Step, label
 
 JOB = "refresh"
+REDISTILL = "redistill"
 
 
-@dg.op(out=dg.Out(list), description="Make every shard of the corpus folder a partition.")
-def register_shards(context: dg.OpExecutionContext, home: HomeResource) -> list[str]:
-    """Register the shards that are in the corpus folder now."""
+@dg.op(
+    out=dg.Out(list),
+    description="Make the shards of the corpus folder partitions, and write down the plan.",
+)
+def survey(context: dg.OpExecutionContext, home: HomeResource, lock: RefreshLock) -> list[str]:
+    """Follow the corpus folder and log the plan; nothing has failed yet. The run asks for the lock
+    here and keeps it to its end."""
     try:
-        shards = list(home.open().shards)
+        workspace = home.open()
+        for shard in follow_shards(context.instance, workspace):
+            context.log_event(_tombstone(shard))
+        context.log_event(_plan_now(workspace))
     except InflucoderError as error:
         raise events.as_failure(error) from error
-    add_partitions(context.instance, shards)
-    context.log.info(f"{len(shards)} shards in the corpus")
+    context.log.info(f"{len(workspace.shards)} shards in the corpus")
     return []
 
 
-def add_partitions(instance: dg.DagsterInstance, shards: list[str]) -> None:
-    """Register partitions that are not registered yet."""
+def follow_shards(instance: dg.DagsterInstance, workspace: Workspace) -> list[str]:
+    """Make the partitions those of the corpus folder: new shards appear, and one whose file is
+    gone leaves a tombstone in the store. Returns the shards that have just vanished."""
     name = str(events.SHARDS.name)
-    known = set(instance.get_dynamic_partitions(name))
-    if new := [shard for shard in shards if shard not in known]:
+    known, present = set(instance.get_dynamic_partitions(name)), set(workspace.shards)
+    if new := sorted(present - known):
         instance.add_dynamic_partitions(name, new)
+    for shard in sorted(known - present):
+        instance.delete_dynamic_partition(name, shard)
+    store = workspace.store
+    buried = store.tombstones().keys()
+    for shard in buried & present:
+        store.revive(shard)
+    gone = sorted(set(store.shards("corpus")) - present - buried)
+    for shard in gone:
+        store.bury(shard)
+    return gone
 
 
+def _planned(asset: str, facts: Facts) -> list[Step]:
+    return [s for s in refresh.plan(nodes(), facts) if s.asset == asset and s.ready]
+
+
+def _thawed(asset: str, facts: Facts) -> list[Step]:
+    step = refresh.thaw(MAKERS[asset].node, nodes(), facts)
+    return [step] if step else _planned(asset, facts)
+
+
+@functools.cache
 def _refresh_op(asset: str) -> dg.OpDefinition:
+    return _making_op(f"refresh_{asset}", asset, "Make what is out of date of", _planned)
+
+
+def _redraw_op(asset: str) -> dg.OpDefinition:
+    return _making_op(f"redraw_{asset}", asset, "Make, if it would be another one,", _thawed)
+
+
+def _making_op(
+    name: str, asset: str, verb: str, due: Callable[[str, Facts], list[Step]]
+) -> dg.OpDefinition:
+    """An op that makes the due artifacts of one asset, one after another."""
+
     @dg.op(
-        name=f"refresh_{asset}",
+        name=name,
         ins={"failed": dg.In(list)},
         out=dg.Out(list),
-        description=f"Make what is out of date of {asset}: {MAKERS[asset].description}",
+        description=f"{verb} {asset}: {MAKERS[asset].description}",
     )
-    def refresh_asset(
+    def make_due(
         context: dg.OpExecutionContext, home: HomeResource, failed: list[str]
     ) -> list[str]:
         try:
             workspace = home.open()
-            steps = [s for s in current_plan(workspace) if s.asset == asset and s.ready]
+            facts = current_facts(workspace)
         except InflucoderError as error:
             raise events.as_failure(error) from error
-        for step in steps:
+        for step in due(asset, facts):
             context.log.info(f"{label((step.asset, step.shard))}: {step.reason}")
             try:
                 for event in events.materialise(
-                    workspace, asset, step.shard, context.run_id, context.instance
+                    workspace, facts, asset, step.shard, context.run_id, context.instance
                 ):
                     context.log_event(event)  # type: ignore[arg-type]
-            except InflucoderError as error:
-                failed = [*failed, f"{label((asset, step.shard))}: {error}"]
+            except Exception as error:
+                failed = [*failed, f"{label((asset, step.shard))}: {told(error)}"]
         return failed
 
-    return refresh_asset
+    return make_due
 
 
 @dg.op(ins={"failed": dg.In(list)}, description="Fail the run if anything in it failed.")
-def report_failures(context: dg.OpExecutionContext, failed: list[str]) -> None:
-    """Fail the run, naming everything that could not be made; the rest is made."""
+def report_failures(context: dg.OpExecutionContext, home: HomeResource, failed: list[str]) -> None:
+    """Write down what the plan is now; fail the run, naming everything that could not be made."""
+    context.log_event(_plan_now(home.open()))
     if failed:
         raise dg.Failure("\n\n".join(failed), allow_retries=False)
     context.log.info("everything is up to date")
@@ -82,9 +137,24 @@ def report_failures(context: dg.OpExecutionContext, failed: list[str]) -> None:
 )
 def refresh_job() -> None:
     """The graph of the refresh job."""
-    failed: Any = register_shards()
+    failed: Any = survey()
     for node in nodes():
         failed = _refresh_op(node.name)(failed)
+    report_failures(failed)
+
+
+@dg.job(
+    name=REDISTILL,
+    executor_def=dg.in_process_executor,
+    description="Draw the distillation set again, new shards and queries included, and train a"
+    " challenger on it. It is promoted, and everything after it made anew, only if it beats the"
+    " encoder in use on the same test split. The same inputs are never tried twice.",
+)
+def redistill_job() -> None:
+    """The graph of the redistill job: the refresh job's, with the frozen set drawn again."""
+    failed: Any = survey()
+    for node in nodes():
+        failed = (_redraw_op if node.frozen else _refresh_op)(node.name)(failed)
     report_failures(failed)
 
 
@@ -99,7 +169,9 @@ def refresh_sensor(
     """Ask for one refresh run for each new plan; never two at a time."""
     try:
         workspace = home.open()
-        add_partitions(context.instance, list(workspace.shards))
+        if is_running(context.instance, workspace, (JOB, REDISTILL)):
+            return dg.SkipReason("a refresh is running")
+        gone = follow_shards(context.instance, workspace)
         steps = current_plan(workspace)
         failed = standing_failures(workspace)
     except InflucoderError as error:
@@ -108,9 +180,10 @@ def refresh_sensor(
         return dg.SkipReason(f"all but what failed is up to date; failed: {', '.join(failed)}")
     if not steps:
         return dg.SkipReason("everything is up to date")
-    if _is_running(context.instance):
-        return dg.SkipReason("a refresh is running")
-    return dg.SensorResult(run_requests=[dg.RunRequest(tags={"influcoder/steps": str(len(steps))})])
+    return dg.SensorResult(
+        run_requests=[dg.RunRequest(tags={"influcoder/steps": str(len(steps))})],
+        asset_events=[*map(_tombstone, gone), events.plan_event(steps, failed)],
+    )
 
 
 @dg.sensor(
@@ -118,14 +191,18 @@ def refresh_sensor(
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Registers the shards of the corpus folder as partitions; starts nothing.",
 )
-def shard_sensor(context: dg.SensorEvaluationContext, home: HomeResource) -> dg.SkipReason:
+def shard_sensor(
+    context: dg.SensorEvaluationContext, home: HomeResource
+) -> dg.SensorResult | dg.SkipReason:
     """Register new shards, so that they can be materialised by hand."""
     try:
-        shards = list(home.open().shards)
+        workspace = home.open()
+        gone = follow_shards(context.instance, workspace)
     except InflucoderError as error:
         return dg.SkipReason(str(error))
-    add_partitions(context.instance, shards)
-    return dg.SkipReason(f"{len(shards)} shards are registered")
+    if gone:
+        return dg.SensorResult(asset_events=[_tombstone(shard) for shard in gone])
+    return dg.SkipReason(f"{len(workspace.shards)} shards are registered")
 
 
 daily_refresh = dg.ScheduleDefinition(
@@ -136,7 +213,35 @@ daily_refresh = dg.ScheduleDefinition(
 )
 
 
-def _is_running(instance: dg.DagsterInstance) -> bool:
-    busy = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
-    filters = dg.RunsFilter(job_name=JOB, statuses=busy)
-    return instance.get_runs_count(filters) > 0
+@dg.asset(
+    name=events.PLAN,
+    group_name="refresh",
+    code_version="1",
+    kinds={"markdown"},
+    owners=["team:data-curation"],
+    description="What is out of date and why. Materialise it to look at the plan; that makes"
+    " nothing else. Every refresh writes it down when it begins and when it ends.",
+)
+def refresh_plan(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
+    """The plan as metadata of an asset, for people who work in the UI."""
+    try:
+        workspace = home.open()
+        follow_shards(context.instance, workspace)
+        shown = events.plan_metadata(current_plan(workspace), standing_failures(workspace))
+    except InflucoderError as error:
+        raise events.as_failure(error) from error
+    return dg.MaterializeResult(metadata=shown)
+
+
+def _plan_now(workspace: Workspace) -> dg.AssetMaterialization:
+    return events.plan_event(current_plan(workspace), standing_failures(workspace))
+
+
+def _tombstone(shard: str) -> dg.AssetObservation:
+    return dg.AssetObservation(
+        "corpus",
+        partition=shard,
+        description="The shard's file is gone. Its rows leave the merged assets; what was decided"
+        " about them stays on record.",
+        metadata={"tombstone": True},
+    )

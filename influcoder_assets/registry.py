@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from influcoder_lib.errors import StoreError
+
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
@@ -26,6 +28,11 @@ class Registry:
     def address(self) -> str:
         """MLflow's tracking and registry URI: MLFLOW_TRACKING_URI, else SQLite in the home."""
         return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.home / 'mlflow.db'}"
+
+    @property
+    def database(self) -> Path | None:
+        """The SQLite file, where the registry is one in the home."""
+        return None if os.environ.get("MLFLOW_TRACKING_URI") else self.home / "mlflow.db"
 
     @cached_property
     def client(self) -> Any:
@@ -82,14 +89,32 @@ class Registry:
         """Point the alias `champion` at a version."""
         self.client.set_registered_model_alias(MODEL, ALIAS, version)
 
+    def demote(self) -> None:
+        """Take the alias `champion` away: the untrained encoder is in use."""
+        if self.champion() is not None:
+            self.client.delete_registered_model_alias(MODEL, ALIAS)
+
     def champion(self) -> str | None:
-        """The version that the alias `champion` points at."""
+        """The version that the alias `champion` points at; None without one.
+
+        Raises:
+            StoreError: the registry cannot be reached.
+        """
+        if self.database is not None and not self.database.is_file():
+            return None
         from mlflow.exceptions import MlflowException
 
         try:
             return str(self.client.get_model_version_by_alias(MODEL, ALIAS).version)
-        except MlflowException:
-            return None
+        except MlflowException as error:
+            # An alias that is not there is an invalid parameter to one store, missing to another.
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise StoreError(
+                f"The MLflow registry does not answer: {error.message}",
+                where=self.address,
+                fix="start it, or set MLFLOW_TRACKING_URI to where it is",
+            ) from error
 
     def version_of(self, encoder: str) -> str | None:
         """The newest version whose tag `fingerprint` is the encoder's."""

@@ -1,4 +1,4 @@
-"""Settings of the two models, and of the distillation that connects them."""
+"""Settings of the two models, of the distillation that connects them, and of their agreement."""
 
 from typing import Annotated, Any, Literal
 
@@ -195,4 +195,35 @@ class EncoderSettings(Section):
     def _differ(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if len(set(value)) < len(value):
             raise rejected("a seed is given twice")
+        return value
+
+
+class FidelitySettings(Section):
+    """When a shard on which the encoder follows the gradients badly is pointed out."""
+
+    warn_below: float = Field(
+        default=0.8,
+        gt=0,
+        le=1,
+        description="A shard is weak if its fidelity is surely below this share of the encoder's"
+        " own on the test split: a warning.",
+    )
+    fail_below: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        validate_default=True,
+        description="A shard fails its check if its fidelity is surely below this share.",
+        json_schema_extra={"allowed": "a number, at least 0, at most warn_below"},
+    )
+
+    @field_validator("fail_below")
+    @classmethod
+    def _is_not_above_the_warning(cls, value: float, info: ValidationInfo) -> float:
+        warn_below = info.data.get("warn_below")
+        if warn_below is not None and value > warn_below:
+            raise rejected(
+                f"a shard would fail before it is weak (warn_below is {warn_below:g})",
+                allowed=f"a number, at least 0, at most warn_below ({warn_below:g})",
+            )
         return value

@@ -1,12 +1,15 @@
 """The teacher's assets: gradient features of drawn candidates, the frozen distillation set, and
 the rankings that the student learns."""
 
+import functools
+
 import numpy as np
 import polars as pl
 
 from influcoder_assets.config import Settings
 from influcoder_assets.maker import Task, asset_maker
-from influcoder_lib.rows import RowStore
+from influcoder_lib.evaluation.held_out import labelled_draw
+from influcoder_lib.rows import open_rows
 from influcoder_lib.samples import read_samples, to_samples
 from influcoder_lib.teacher import rankings
 from influcoder_lib.teacher.collection import Collected, collect, draw
@@ -14,6 +17,7 @@ from influcoder_lib.teacher.distillation_set import DistillationSet
 from influcoder_lib.teacher.engine import TeacherSettings, open_teacher
 from influcoder_lib.teacher.gradients import GradientFeatures
 
+_LABELLED = 1000
 _CANDIDATE_COLUMNS = ("sample_id", "prompt", "response", "label", "file", "row")
 
 
@@ -68,14 +72,17 @@ def gradient_projections(task: Task) -> None:
     task.draft.summary |= {
         "candidates": len(kept),
         "unusable": len(found.unusable),
+        "computed": found.computed,
+        "reused": len(kept) - found.computed,
         "truncated": found.truncated,
         "measured": len(drawn),
+        "teacher": teacher_key(task),
     }
 
 
 @asset_maker(
     group="teacher",
-    inputs=("gradient_projections", "behavior_queries"),
+    inputs=("corpus", "gradient_projections", "behavior_queries"),
     sources=("target_model",),
     settings=lambda s: {
         **_shaping(s),
@@ -83,9 +90,11 @@ def gradient_projections(task: Task) -> None:
     },
     frozen=True,
     kinds=("numpy",),
+    code_version="2",
 )
 def distillation_set(task: Task) -> None:
-    """Frozen queries and candidates with features, splits and centring mean."""
+    """Frozen queries and candidates with features, splits and centring mean, and a draw of labelled
+    samples to compare encoders on."""
     settings = task.settings.distillation
     queries = pl.read_parquet(task.file("behavior_queries", "queries.parquet"))
     queries = queries.unique("sample_id", keep="first", maintain_order=True)
@@ -109,8 +118,20 @@ def distillation_set(task: Task) -> None:
         settings.test,
     )
     frozen.save(task.draft.folder)
+    _labelled(task).write_parquet(task.out("labelled.parquet"))
     task.draft.rows = len(frozen.candidates)
-    task.draft.summary |= {**frozen.counts(), "unusable_queries": len(found.unusable)}
+    task.draft.summary |= {
+        **frozen.counts(),
+        "unusable_queries": len(found.unusable),
+        "shards": len(shards),
+        "target_model": task.settings.target_model.path,
+        "teacher": teacher_key(task),
+    }
+
+
+def _labelled(task: Task) -> pl.DataFrame:
+    shards = [read_samples(task.file("corpus", "samples.parquet", s)) for s in task.each("corpus")]
+    return labelled_draw(pl.concat(shards), _LABELLED)
 
 
 @asset_maker(
@@ -141,10 +162,16 @@ def open_engine(task: Task) -> GradientFeatures:
     return open_teacher(workspace.target_files, workspace.data / "models", settings)
 
 
+def teacher_key(task: Task) -> str:
+    """Name of everything that shapes a gradient feature."""
+    return teacher_settings(task.settings).key(task.facts.sources["target_model"])
+
+
 def _features(task: Task, frame: pl.DataFrame) -> Collected:
-    key = teacher_settings(task.settings).key(task.facts.sources["target_model"])
-    rows = RowStore(task.workspace.data / "rows" / "gradients" / key)
-    return collect(open_engine(task), to_samples(frame), rows, task.say)
+    rows = open_rows(task.workspace.data / "rows" / "gradients" / teacher_key(task))
+    open_once = functools.partial(open_engine, task)
+    dimensions = task.settings.target_model.sketch.dimensions
+    return collect(open_once, to_samples(frame), rows, dimensions, task.say)
 
 
 def _write_unusable(found: Collected, drawn: pl.DataFrame) -> pl.DataFrame:

@@ -1,19 +1,19 @@
 """One opened home: its settings, store and registry, and the facts that the plan is drawn from."""
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from influcoder_assets import sources
 from influcoder_assets.config import Settings, load_settings
 from influcoder_assets.registry import Registry
-from influcoder_lib import fingerprint, models
+from influcoder_lib import models
 from influcoder_lib.errors import DataError
 from influcoder_lib.refresh import Facts, Key, Node
 from influcoder_lib.samples import SUFFIXES, find_shards
-from influcoder_lib.store import Recipe, Store, write_atomically
+from influcoder_lib.store import Recipe, Store
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ class Workspace:
         return shards
 
     @cached_property
-    def hashes(self) -> "FileHashes":
+    def hashes(self) -> sources.FileHashes:
         """Fingerprints of files outside the store, remembered between runs."""
-        return FileHashes(self.data / "file_hashes.json")
+        return sources.FileHashes(self.data / "file_hashes.json")
 
     @cached_property
     def target_files(self) -> models.ModelFiles:
@@ -82,69 +82,15 @@ class Workspace:
 
     def facts(self, nodes: Sequence[Node], settings: dict[str, dict[str, Any]]) -> Facts:
         """What is true now, for the plan. File hashes are remembered by size and time."""
-        shards = {key: self.hashes.of(path) for key, path in self.shards.items()}
-        sources = self._sources(self.hashes.of)
+        found = {key: sources.of_shard(self, path) for key, path in self.shards.items()}
+        shards = {key: content for key, content in found.items() if content != "missing"}
+        whole = {name: look(self) for name, look in sources.WHOLE.items()}
+        by_shard = {name: look(self, shards) for name, look in sources.BY_SHARD.items()}
         self.hashes.save()
         recorded: dict[Key, tuple[Recipe, str]] = {}
-        failed: dict[Key, str] = {}
         for node in nodes:
             for shard in shards if node.sharded else [None]:
                 if manifest := self.store.current(node.name, shard):
                     recorded[node.name, shard] = (manifest.recipe, manifest.fingerprint)
-                if failure := self.store.failure(node.name, shard):
-                    failed[node.name, shard] = failure[0]
-        return Facts(shards, sources, settings, recorded, failed)
-
-    def _sources(self, hash_file: Callable[[Path], str]) -> dict[str, str]:
-        behaviors = self.settings.behaviors
-        adapter = self.settings.target_model.adapter
-        adapter_files = sorted(adapter.path.glob("adapter_*")) if adapter.source == "peft" else []
-        return {
-            "queries": fingerprint.of_pairs(
-                (name, _of_optional(each.queries, hash_file)) for name, each in behaviors.items()
-            ),
-            "known_good": fingerprint.of_pairs(
-                (name, _of_optional(each.known_good, hash_file)) for name, each in behaviors.items()
-            ),
-            "overrides": _of_optional(self.settings.overrides, hash_file),
-            "target_model": fingerprint.of_pairs(
-                [
-                    ("model", self.target_files.fingerprint(hash_file)),
-                    *((path.name, hash_file(path)) for path in adapter_files),
-                ]
-            ),
-            "base_encoder": self.encoder_files.fingerprint(hash_file),
-        }
-
-
-class FileHashes:
-    """Fingerprints of files, remembered by path, size and modification time in one JSON file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._known: dict[str, list[Any]] = {}
-        self._changed = False
-        if path.is_file():
-            self._known = json.loads(path.read_text())
-
-    def of(self, path: Path) -> str:
-        """Fingerprint of a file, read only if its size or time is not the remembered one."""
-        status = path.stat()
-        stamp = [status.st_size, status.st_mtime_ns]
-        entry = self._known.get(str(path))
-        if entry is None or entry[:2] != stamp:
-            entry = [*stamp, fingerprint.of_file(path)]
-            self._known[str(path)] = entry
-            self._changed = True
-        return str(entry[2])
-
-    def save(self) -> None:
-        """Write what was learnt."""
-        if self._changed:
-            write_atomically(self.path, json.dumps(self._known, indent=0).encode())
-
-
-def _of_optional(path: Path | None, hash_file: Callable[[Path], str]) -> str:
-    if path is None:
-        return "none"
-    return hash_file(path) if path.is_file() else "missing"
+        failed = {key: recipe for key, (recipe, _) in self.store.failures().items()}
+        return Facts(shards, whole, settings, recorded, failed, by_shard)

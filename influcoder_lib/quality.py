@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from influcoder_lib.evaluation.shard_fidelity import ShardFidelity
 from influcoder_lib.samples import Sample
 from influcoder_lib.teacher.gradients import GradientFeatures
 from influcoder_lib.teacher.sketch import CountSketch
@@ -16,11 +17,15 @@ _UNIT_FLOAT32 = 1e-5
 
 @dataclass(frozen=True)
 class Finding:
-    """Whether a check passed, what was seen in one sentence, and the figures behind it."""
+    """Whether a check passed, what was seen in one sentence, and the figures behind it.
+
+    Where it did not pass, `is_error` tells an error from a warning.
+    """
 
     passed: bool
     message: str
     figures: dict[str, float | int] = field(default_factory=dict)
+    is_error: bool = True
 
 
 def counts_add_up(rows_in: int, kept: int, dropped: int, quarantined: int) -> Finding:
@@ -97,9 +102,33 @@ def same_vectors(left: np.ndarray, right: np.ndarray) -> Finding:
 
 
 def beats(own: float, other: float, names: tuple[str, str]) -> Finding:
-    """The first merit is above the second."""
+    """The first merit is above the second; if not, that is a warning."""
     message = f"{names[0]} {own:.3f}, {names[1]} {other:.3f} on the test split"
-    return Finding(own > other, message, {names[0]: own, names[1]: other})
+    return Finding(own > other, message, {names[0]: own, names[1]: other}, is_error=False)
+
+
+def fidelity_holds(found: ShardFidelity) -> Finding:
+    """The encoder in use follows the gradients of this shard about as well as it should.
+
+    A weak shard is a warning, a failed one an error.
+    """
+    if found.per_query is None or found.low is None or found.high is None:
+        message = f"not measured: {found.candidates} candidates that the encoder was not trained on"
+        return Finding(True, message, {"candidates": found.candidates})
+    message = (
+        f"{found.verdict}: fidelity {found.per_query:.3f} ({found.low:.3f} to {found.high:.3f}) on "
+        f"{found.candidates} candidates of the shard, {found.expected:.3f} on the test split"
+    )
+    figures = {
+        "fidelity": found.per_query,
+        "low": found.low,
+        "high": found.high,
+        "expected": found.expected,
+        "candidates": found.candidates,
+    }
+    return Finding(
+        found.verdict in ("sound", "unknown"), message, figures, found.verdict == "failed"
+    )
 
 
 def _cosines(gram: torch.Tensor) -> torch.Tensor:

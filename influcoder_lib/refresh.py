@@ -7,7 +7,7 @@ plan and nothing else.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from influcoder_lib.store import Recipe
@@ -22,7 +22,7 @@ class Node:
     `inputs` are other nodes: a sharded node takes the same shard of a sharded input and the whole
     of an unsharded one; an unsharded node takes every shard. `sources` name fingerprints of things
     outside the graph; the source `shard` is the shard's own file. A frozen node, once made, moves
-    with its settings, sources and code only, never with its inputs.
+    with its settings, sources and code only, never with its inputs; `thaw` says what they would do.
     """
 
     name: str
@@ -38,7 +38,8 @@ class Facts:
     """What is true now: shard files, other sources, settings by node, and what was recorded.
 
     `recorded` maps (asset, shard) to (recipe, content fingerprint); `failed` maps it to the
-    fingerprint of the recipe that failed last.
+    fingerprint of the recipe that failed last. `shard_sources` maps the name of a source that has
+    a part for each shard to the fingerprints of the parts.
     """
 
     shards: Mapping[str, str]
@@ -46,6 +47,15 @@ class Facts:
     settings: Mapping[str, Mapping[str, Any]]
     recorded: Mapping[Key, tuple[Recipe, str]]
     failed: Mapping[Key, str]
+    shard_sources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def source(self, name: str, shard: str | None) -> str:
+        """Fingerprint of a source, or of the part of it that concerns the shard."""
+        if name == "shard":
+            return self.shards[str(shard)]
+        if name in self.shard_sources:
+            return self.shard_sources[name][str(shard)]
+        return self.sources[name]
 
 
 @dataclass(frozen=True)
@@ -84,11 +94,7 @@ def recipe(node: Node, shard: str | None, by_name: Mapping[str, Node], facts: Fa
         for key in input_keys(node, shard, by_name, facts)
         if key in facts.recorded
     }
-    for source in node.sources:
-        if source == "shard":
-            inputs["source:shard"] = facts.shards[str(shard)]
-        else:
-            inputs[f"source:{source}"] = facts.sources[source]
+    inputs |= {f"source:{name}": facts.source(name, shard) for name in node.sources}
     return Recipe(inputs, dict(facts.settings.get(node.name, {})), node.code_version)
 
 
@@ -105,6 +111,17 @@ def input_keys(
         else:
             keys.extend((name, each) for each in sorted(facts.shards))
     return keys
+
+
+def thaw(node: Node, nodes: Sequence[Node], facts: Facts) -> Step | None:
+    """The step that makes a frozen node again from its inputs of today; None if it was never made,
+    or if nothing that it is made from has changed."""
+    by_name = {each.name: each for each in nodes}
+    made = facts.recorded.get((node.name, None))
+    if made is None:
+        return None
+    reason = _difference(made[0], recipe(node, None, by_name, facts), frozen=False)
+    return Step(node.name, None, reason, ready=True) if reason else None
 
 
 def in_order(nodes: Sequence[Node]) -> list[Node]:
@@ -197,6 +214,31 @@ def _flat(value: Any, prefix: str = "") -> dict[str, str]:
             for key, leaf in _flat(inner, f"{prefix}.{name}" if prefix else str(name)).items()
         }
     return {prefix: json.dumps(value, ensure_ascii=False)}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Steps of one asset that have one reason; `shards` are empty for an unsharded asset."""
+
+    asset: str
+    shards: tuple[str, ...]
+    reason: str
+
+    def names(self, most: int) -> str:
+        """The shards in words, at most so many of them by name."""
+        more = len(self.shards) - most
+        return ", ".join(self.shards[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def grouped(steps: Sequence[Step]) -> list[Group]:
+    """The plan for people: thousands of shards that have one reason are one line of it."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for step in steps:
+        reason = step.reason.replace(f"/{step.shard} ", " ") if step.shard else step.reason
+        shards = groups.setdefault((step.asset, reason), [])
+        if step.shard:
+            shards.append(step.shard)
+    return [Group(asset, tuple(shards), reason) for (asset, reason), shards in groups.items()]
 
 
 def as_json(steps: Sequence[Step]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ manifest with the next number, the highest number is the current one, and older 
     ROOT/tombstones/SHARD.json                     since when a shard's file is gone
 """
 
+import functools
 import json
 import os
 import secrets
@@ -17,7 +18,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +70,15 @@ class Manifest:
 
 @dataclass
 class Draft:
-    """An artifact being made: files go below `folder`; rows and summary end in the manifest."""
+    """An artifact being made: files go below `folder`; rows and summary end in the manifest.
+
+    `settled` holds inputs of the recipe that the making itself moved, as they are afterwards.
+    """
 
     folder: Path
     rows: int = 0
     summary: dict[str, Any] = field(default_factory=dict)
+    settled: dict[str, str] = field(default_factory=dict)
 
 
 class Store:
@@ -88,9 +93,8 @@ class Store:
         Raises:
             StoreError: the manifest is not readable as one of this schema.
         """
-        folder = self._manifests(asset, shard)
-        numbers = sorted(folder.glob("[0-9]*.json")) if folder.is_dir() else []
-        return _read_manifest(numbers[-1]) if numbers else None
+        paths = _numbered(self._manifests(asset, shard))
+        return _read_manifest(paths[-1]) if paths else None
 
     def require(self, asset: str, shard: str | None = None) -> Manifest:
         """Like `current`, but a missing artifact is an error.
@@ -109,8 +113,7 @@ class Store:
 
     def history(self, asset: str, shard: str | None = None) -> list[Manifest]:
         """All manifests of one artifact, oldest first."""
-        folder = self._manifests(asset, shard)
-        return [_read_manifest(path) for path in sorted(folder.glob("[0-9]*.json"))]
+        return [_read_manifest(path) for path in _numbered(self._manifests(asset, shard))]
 
     def shards(self, asset: str) -> list[str]:
         """Shards for which the asset was ever published, sorted."""
@@ -124,7 +127,7 @@ class Store:
         Raises:
             StoreError: the file is missing, or its bytes are not those that were published.
         """
-        path = self._artifact(manifest.asset, manifest.shard, manifest.fingerprint) / name
+        path = self.place(manifest) / name
         label = _label(manifest.asset, manifest.shard)
         size, expected = manifest.files[name]
         if not path.is_file():
@@ -138,10 +141,15 @@ class Store:
             problem, where=str(path), fix=f"delete {number} and run again: it is then made anew"
         )
 
-    def folder(self, manifest: Manifest) -> Path:
-        """Folder of an artifact, every file checked as by `path`."""
+    def folder(self, manifest: Manifest, below: str = "") -> Path:
+        """Folder of an artifact, or one below it, every file in it checked as by `path`."""
         for name in manifest.files:
-            self.path(manifest, name)
+            if not below or name.startswith(f"{below}/"):
+                self.path(manifest, name)
+        return self.place(manifest) / below
+
+    def place(self, manifest: Manifest) -> Path:
+        """Folder of an artifact, its files not looked at."""
         return self._artifact(manifest.asset, manifest.shard, manifest.fingerprint)
 
     @contextmanager
@@ -172,13 +180,19 @@ class Store:
         record = {"recipe": recipe.fingerprint, "message": message}
         write_atomically(self._failure(asset, shard), json.dumps(record).encode())
 
-    def failure(self, asset: str, shard: str | None = None) -> tuple[str, str] | None:
-        """Recipe fingerprint and message of the last failure that was not made good."""
-        path = self._failure(asset, shard)
-        if not path.is_file():
-            return None
-        record = json.loads(path.read_text())
-        return record["recipe"], record["message"]
+    def failures(self) -> dict[tuple[str, str | None], tuple[str, str]]:
+        """Recipe fingerprint and message of every failure that was not made good."""
+        found: dict[tuple[str, str | None], tuple[str, str]] = {}
+        for path in sorted((self.root / "failures").glob("*/[!.]*.json")):
+            record = json.loads(path.read_text())
+            shard = path.name.removesuffix(".json")
+            key = (path.parent.name, None if shard == _WHOLE else shard)
+            found[key] = (record["recipe"], record["message"])
+        return found
+
+    def forget_failures(self) -> None:
+        """Forget all failures, so that what failed is tried again."""
+        shutil.rmtree(self.root / "failures", ignore_errors=True)
 
     def bury(self, shard: str) -> None:
         """Put up a tombstone: the shard's file is gone; what was made of it stays readable."""
@@ -216,23 +230,29 @@ class Store:
             _mend(home, draft.folder, files)
         else:
             draft.folder.rename(home)
-        previous = self.current(asset, shard)
         manifest = Manifest(
             asset=asset,
             shard=shard,
             fingerprint=content,
-            recipe=recipe,
+            recipe=replace(recipe, inputs={**recipe.inputs, **draft.settled}),
             files=files,
             rows=draft.rows,
             summary=draft.summary,
             created=_now(),
             run_id=run_id,
-            number=previous.number + 1 if previous else 1,
         )
-        folder = self._manifests(asset, shard)
-        text = json.dumps(asdict(manifest), indent=1)
-        write_atomically(folder / f"{manifest.number:06d}.json", text.encode())
+        self._number(manifest)
         self._failure(asset, shard).unlink(missing_ok=True)
+
+    def _number(self, manifest: Manifest) -> None:
+        """Publish a manifest under the next free number; of two at once, each gets its own."""
+        folder = self._manifests(manifest.asset, manifest.shard)
+        number = max((int(path.stem) for path in _numbered(folder)), default=0) + 1
+        while not _write_new(
+            folder / f"{number:06d}.json",
+            json.dumps(asdict(replace(manifest, number=number)), indent=1).encode(),
+        ):
+            number += 1
 
     def _artifact(self, asset: str, shard: str | None, content: str) -> Path:
         return self.root / "artifacts" / asset / (shard or _WHOLE) / content
@@ -267,12 +287,29 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         StoreError: the folder cannot be written.
     """
+    with _part(path, data) as part:
+        part.replace(path)
+
+
+def _write_new(path: Path, data: bytes) -> bool:
+    """Write a file whole if there is none of that name; whether it was written."""
+    with _part(path, data) as part:
+        try:
+            path.hardlink_to(part)
+        except FileExistsError:
+            return False
+        return True
+
+
+@contextmanager
+def _part(path: Path, data: bytes) -> Iterator[Path]:
+    """The data in a file beside `path`, flushed to the disk; it goes if it was not moved."""
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(data)
         _flush(part)
-        part.replace(path)
+        yield part
     except OSError as error:
         raise _not_writable(path.parent, error) from error
     finally:
@@ -293,7 +330,21 @@ def _flush(path: Path) -> None:
         os.fsync(stream.fileno())
 
 
+def _numbered(folder: Path) -> list[Path]:
+    """A folder's numbered files in the order of their numbers; of no folder, none."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.stem.isdigit())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
 def _read_manifest(path: Path) -> Manifest:
+    return _parse_manifest(path, path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1 << 15)
+def _parse_manifest(path: Path, _modified: int) -> Manifest:
+    """A manifest never changes, so it is parsed once; a time tells one put in its place."""
     try:
         record = json.loads(path.read_text())
         schema = record["schema"]

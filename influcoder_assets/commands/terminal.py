@@ -1,6 +1,9 @@
-"""What all commands share: the console, the options that recur, and errors printed for people."""
+"""What all commands share: the console, the options that recur, the environment of a home, progress
+as it goes, and errors printed for people."""
 
+import logging
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,3 +32,41 @@ def errors() -> Iterator[None]:
         shown = Console(stderr=True)
         shown.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
+
+
+def environment(home: Path) -> dict[str, str]:
+    """What the processes of a home need: no telemetry, no foreign bars, bounded memory."""
+    return {
+        "DAGSTER_HOME": str(home),
+        "TOKENIZERS_PARALLELISM": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TQDM_DISABLE": "1",
+        # torch's CPU kernels are kept for every shape of batch that ever came; this bounds them.
+        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
+    }
+
+
+@contextmanager
+def progress() -> Iterator[None]:
+    """Print what the pipeline says of itself, with the time since it began."""
+    logger = logging.getLogger("influcoder_assets")
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(_SinceStart())
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _SinceStart(logging.Formatter):
+    def __init__(self) -> None:
+        super().__init__()
+        self._began = time.time()
+
+    def format(self, record: logging.LogRecord) -> str:
+        """`mm:ss  message`."""
+        seconds = int(record.created - self._began)
+        return f"{seconds // 60:02d}:{seconds % 60:02d}  {record.getMessage()}"

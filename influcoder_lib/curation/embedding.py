@@ -36,7 +36,7 @@ class StoredVectors:
         self.computed = 0
 
     def encode(self, samples: Sequence[Sample]) -> np.ndarray:
-        """Unit vectors (N, d) float32 of the samples, in their order."""
+        """Unit vectors (N, d) float32 of the samples, in their order; (0, d) of none."""
         if not samples:
             return self.open_encoder().encode(samples)
         new = {each.sample_id: each for each in samples if each.sample_id not in self.rows}
@@ -44,7 +44,9 @@ class StoredVectors:
         begin = time.monotonic()
         for start in range(0, len(missing), _BLOCK):
             block = missing[start : start + _BLOCK]
-            self.rows.append([each.sample_id for each in block], self.open_encoder().encode(block))
+            encoder = self.open_encoder()
+            ids = [each.sample_id for each in block]
+            self.rows.append(ids, encoder.encode(block), encoder.truncated(block))
             done = start + len(block)
             rate = done / (time.monotonic() - begin)
             left = (len(missing) - done) / rate
@@ -53,5 +55,5 @@ class StoredVectors:
         return self.rows.take([each.sample_id for each in samples])
 
     def truncated(self, samples: Sequence[Sample]) -> int:
-        """How many samples are longer than the encoder's window."""
-        return int(self.open_encoder().truncated(samples).sum())
+        """How many of the samples, all encoded before, are longer than the encoder's window."""
+        return self.rows.truncated([each.sample_id for each in samples])

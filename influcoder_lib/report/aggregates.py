@@ -1,14 +1,14 @@
-"""What one shard contributes to the report, as a JSON-able dict, and how contributions add up.
+"""What one shard contributes to the report, as a JSON-able dict; `sums` adds contributions up.
 
 The report is made from these dicts only, so no row of a shard is read twice. Layout:
 
     schema            int, the layout's version
     shard             str, partition key (absent from the sum of several shards)
     rows_in, kept, dropped, quarantined    int; rows_in = kept + dropped + quarantined
-    funnel            [{label, source, kept, dropped}]             label and source may be null
-    drop_reasons      [{rule, behavior, rows}]                     why the dropped were dropped
+    groups            {group: [{name, kept, dropped}]}   one for each of GROUPS; name may be null
+    drop_reasons      [{rule, behavior, rows}]           why the dropped were dropped
     quarantine        {reason: rows}
-    truncated         {teacher, encoder, teacher_measured}         rows
+    truncated         {teacher, encoder, teacher_measured}   rows
     behaviors         {behavior: {
         rule                 the decision rule, as a dict
         rows                 scored samples
@@ -25,7 +25,7 @@ file, row, label, decision, reason, score, percentile, prompt, response (excerpt
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,8 +33,9 @@ import polars as pl
 
 from influcoder_lib.curation.decisions import Rule
 from influcoder_lib.errors import DataError, StoreError
+from influcoder_lib.report.groups import Json, add_rows, count_groups, null_last
 
-SCHEMA = 1
+SCHEMA = 2
 TOP = 20
 NEAR = 10
 EXCERPT = 600
@@ -44,11 +45,9 @@ BIN_EDGES = (np.arange(101) - 50) / 50
 _ROUNDING = 1e-5
 """How far the float32 cosine of two unit vectors may lie outside [-1, 1]."""
 
-_COUNTS = ("rows_in", "kept", "dropped", "quarantined")
-_TRUNCATED = ("teacher", "encoder", "teacher_measured")
+COUNTS = ("rows_in", "kept", "dropped", "quarantined")
+TRUNCATED = ("teacher", "encoder", "teacher_measured")
 _TIE_BREAK = ("score", "sample_id", "file", "row")
-
-Json = dict[str, Any]
 
 
 def shard_aggregates(
@@ -83,45 +82,12 @@ def shard_aggregates(
         "schema": SCHEMA,
         "shard": shard,
         **_counts(shard, decisions, sum(quarantined.values()), rows_in),
-        "funnel": _funnel(decided),
+        "groups": count_groups(decided),
         "drop_reasons": _drop_reasons(decided),
         "quarantine": dict(sorted(quarantined.items())),
-        "truncated": {name: int(truncated[name]) for name in _TRUNCATED},
+        "truncated": {name: int(truncated[name]) for name in TRUNCATED},
         "behaviors": {
             rule.behavior: _behavior(shard, decided, rule, query_texts) for rule in rules
-        },
-    }
-
-
-def combine(aggregates: Sequence[Json], rules: Sequence[Rule]) -> Json:
-    """Add up the aggregates of several shards: what one shard holding all rows would give.
-
-    Raises:
-        StoreError: an aggregate has another layout or was made with other rules, or a shard
-            is there twice.
-    """
-    _check_combinable(aggregates, rules)
-    listed = [part["behaviors"] for part in aggregates]
-    return {
-        "schema": SCHEMA,
-        **{name: sum(part[name] for part in aggregates) for name in _COUNTS},
-        "funnel": _add_rows(
-            (row for part in aggregates for row in part["funnel"]),
-            keys=("label", "source"),
-            values=("kept", "dropped"),
-        ),
-        "drop_reasons": _add_rows(
-            (row for part in aggregates for row in part["drop_reasons"]),
-            keys=("rule", "behavior"),
-            values=("rows",),
-        ),
-        "quarantine": _add_counts(part["quarantine"] for part in aggregates),
-        "truncated": {
-            name: sum(part["truncated"][name] for part in aggregates) for name in _TRUNCATED
-        },
-        "behaviors": {
-            rule.behavior: _combine_behavior(rule, [shard[rule.behavior] for shard in listed])
-            for rule in rules
         },
     }
 
@@ -140,21 +106,10 @@ def _counts(shard: str, decisions: Counter[Any], quarantined: int, rows_in: int)
     return {"rows_in": rows_in, "kept": kept, "dropped": dropped, "quarantined": quarantined}
 
 
-def _funnel(decided: pl.DataFrame) -> list[Json]:
-    rows = decided.select(
-        "label",
-        "source",
-        kept=(pl.col("decision") == "keep").cast(pl.Int64),
-        dropped=(pl.col("decision") == "drop").cast(pl.Int64),
-    )
-    groups = rows.group_by("label", "source").agg(pl.col("kept").sum(), pl.col("dropped").sum())
-    return _add_rows(groups.to_dicts(), keys=("label", "source"), values=("kept", "dropped"))
-
-
 def _drop_reasons(decided: pl.DataFrame) -> list[Json]:
     dropped = decided.filter(pl.col("decision") == "drop")
     groups = dropped.group_by("rule", "behavior").agg(rows=pl.len().cast(pl.Int64))
-    return _add_rows(groups.to_dicts(), keys=("rule", "behavior"), values=("rows",))
+    return add_rows(groups.to_dicts(), keys=("rule", "behavior"), values=("rows",))
 
 
 def _behavior(
@@ -221,7 +176,7 @@ def _check_scores(shard: str, rule: Rule, scores: np.ndarray) -> None:
 
 def _histogram(own: pl.DataFrame) -> list[Json]:
     rows = []
-    for label in sorted(own["label"].unique().to_list(), key=_null_last):
+    for label in sorted(own["label"].unique().to_list(), key=null_last):
         samples = own.filter(pl.col("label").eq_missing(pl.lit(label, dtype=pl.String)))
         # Rounding may carry the cosine of equal vectors past 1; the end bins hold it.
         scores = samples["score"].to_numpy().astype(np.float64).clip(-1, 1)
@@ -258,83 +213,3 @@ def _listed(shard: str, row: Json, query_texts: Mapping[str, Mapping[str, str]])
 def excerpt(text: str) -> str:
     """The text, or its first EXCERPT - 1 characters and a … where it is longer than EXCERPT."""
     return text if len(text) <= EXCERPT else text[: EXCERPT - 1] + "…"
-
-
-def _check_combinable(aggregates: Sequence[Json], rules: Sequence[Rule]) -> None:
-    asked = {rule.behavior: rule.to_dict() for rule in rules}
-    seen: set[str] = set()
-    for part in aggregates:
-        shard = part["shard"]
-        if part["schema"] != SCHEMA:
-            problem = f"The report aggregates of shard {shard} have another layout."
-        elif {name: found["rule"] for name, found in part["behaviors"].items()} != asked:
-            problem = f"Shard {shard} was filtered with other decision rules than the current ones."
-        elif shard in seen:
-            problem = f"Shard {shard} is in the report twice."
-        else:
-            seen.add(shard)
-            continue
-        raise StoreError(
-            problem,
-            where=f"filtered_dataset, shard {shard}",
-            fix="Materialise filtered_dataset of this shard again.",
-        )
-
-
-def _combine_behavior(rule: Rule, parts: Sequence[Json]) -> Json:
-    histogram: dict[str | None, tuple[int, np.ndarray]] = {}
-    for row in (row for part in parts for row in part["histogram"]):
-        beyond, counts = histogram.get(row["label"], (0, np.zeros(len(BIN_EDGES) - 1, int)))
-        histogram[row["label"]] = (beyond + row["beyond"], counts + np.array(row["counts"]))
-    filled = [part for part in parts if part["rows"]]
-    return {
-        "rule": rule.to_dict(),
-        "rows": sum(part["rows"] for part in parts),
-        "lowest": min((part["lowest"] for part in filled), default=None),
-        "highest": max((part["highest"] for part in filled), default=None),
-        "histogram": [
-            {"label": label, "beyond": beyond, "counts": counts.tolist()}
-            for label, (beyond, counts) in sorted(
-                histogram.items(), key=lambda item: _null_last(item[0])
-            )
-        ],
-        "top": _join(parts, "top", _highest_first)[:TOP],
-        "above": _join(parts, "above", _lowest_first)[:NEAR],
-        "below": _join(parts, "below", _highest_first)[:NEAR],
-    }
-
-
-def _join(parts: Sequence[Json], name: str, order: Any) -> list[Json]:
-    return sorted((sample for part in parts for sample in part[name]), key=order)
-
-
-def _highest_first(sample: Json) -> tuple[Any, ...]:
-    return -sample["score"], sample["sample_id"], sample["file"], sample["row"]
-
-
-def _lowest_first(sample: Json) -> tuple[Any, ...]:
-    return sample["score"], sample["sample_id"], sample["file"], sample["row"]
-
-
-def _null_last(value: str | None) -> tuple[bool, str]:
-    return value is None, value or ""
-
-
-def _add_rows(rows: Iterable[Json], keys: tuple[str, ...], values: tuple[str, ...]) -> list[Json]:
-    """Sum the values of rows with equal keys; sorted by key, nulls last."""
-    totals: dict[tuple[str | None, ...], Counter[str]] = {}
-    for row in rows:
-        total = totals.setdefault(tuple(row[key] for key in keys), Counter())
-        total.update({value: row[value] for value in values})
-    ordered = sorted(totals.items(), key=lambda item: [_null_last(part) for part in item[0]])
-    return [
-        {**dict(zip(keys, key, strict=True)), **{value: total[value] for value in values}}
-        for key, total in ordered
-    ]
-
-
-def _add_counts(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for part in counts:
-        total.update(part)
-    return dict(sorted(total.items()))

@@ -8,22 +8,29 @@ import re
 from collections.abc import Iterable, Sequence
 
 from influcoder_lib.report import pictures
+from influcoder_lib.report.changes import Changes, MovedSample
 from influcoder_lib.report.html import data_address
 from influcoder_lib.report.model import BehaviorReport, FunnelRow, ListedSample, Report, Table
 from influcoder_lib.report.wording import (
+    FIRST_REPORT,
     NOT_APPLICABLE,
     Tile,
     behavior_tiles,
+    change_tiles,
     count,
+    encoder_tiles,
+    fidelity_table,
     label,
     percent,
     rule_name,
     score,
     tiles,
+    unread,
     written_rows,
 )
 
 MAX_ROWS = 30
+MAX_SAMPLES = 10
 MAX_PICTURED = 3
 """Behaviors with pictures and samples: a run's log is no place for megabytes."""
 
@@ -39,6 +46,7 @@ def render_markdown(report: Report) -> str:
         f"{escape(report.title)}, {escape(report.created)}",
         *(f"> **Warning:** {escape(warning)}" for warning in report.warnings),
         _tile_table(tiles(report)),
+        *_change_blocks(report.changes),
         *_funnel_blocks(report),
     ]
     for behavior in report.behaviors[:MAX_PICTURED]:
@@ -46,8 +54,7 @@ def render_markdown(report: Report) -> str:
     if unshown := [behavior.name for behavior in report.behaviors[MAX_PICTURED:]]:
         names = ", ".join(map(escape, unshown))
         blocks.append(f"Pictures and samples of {names} are in the HTML report.")
-    for table in report.tables:
-        blocks += _comparison_blocks(table)
+    blocks += _encoder_blocks(report)
     blocks += _quarantine_blocks(report)
     versions = [(escape(name), escape(value)) for name, value in report.versions.items()]
     if versions:
@@ -66,12 +73,52 @@ def escape(text: str) -> str:
     return marked.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
+def _change_blocks(changes: Changes | None) -> list[str]:
+    if changes is None:
+        return ["## Since the last report", FIRST_REPORT]
+    blocks = [
+        "## Since the last report",
+        f"What changed since the report of {escape(changes.since)}:",
+        "\n".join(f"- {escape(cause)}" for cause in changes.causes),
+        _tile_table(change_tiles(changes)),
+    ]
+    if changes.unread:
+        blocks.append(escape(unread(changes)))
+    for title, samples in (
+        ("Newly dropped:", changes.listed_dropped),
+        ("Restored:", changes.listed_restored),
+    ):
+        if samples:
+            blocks += [title, _moved_table(samples)]
+    return blocks
+
+
+def _moved_table(samples: Sequence[MovedSample]) -> str:
+    rows = [
+        (
+            escape(f"{sample.file}:{sample.row}"),
+            escape(label(sample.label)),
+            escape(sample.reason_before),
+            escape(sample.reason_now),
+            escape(sample.sample_id),
+        )
+        for sample in samples
+    ]
+    return _table(("file:row", "label", "before", "now", "sample"), rows)
+
+
 def _funnel_blocks(report: Report) -> list[str]:
     blocks = ["## Funnel"]
     if report.by_shard:
         blocks.append(_picture("rows by shard", pictures.funnel(report.by_shard)))
-    if report.by_label:
-        blocks += ["What it cost, by label:", _funnel_table("label", report.by_label)]
+    for name, groups in (
+        ("label", report.by_label),
+        ("source", report.by_source),
+        ("characters of the response", report.by_length),
+        ("script of most letters", report.by_script),
+    ):
+        if len(groups) > 1:
+            blocks.append(_funnel_table(name, groups))
     if report.drop_reasons:
         rows = [
             (
@@ -91,17 +138,25 @@ def _behavior_blocks(behavior: BehaviorReport) -> list[str]:
         _tile_table(behavior_tiles(behavior)),
         _picture("scores by label", pictures.score_histogram(behavior)),
         _picture("dropped share by threshold", pictures.threshold_curve(behavior)),
-        f"The {len(behavior.top)} highest samples (texts are in the HTML report):",
-        _sample_table(behavior.top),
+        "The highest samples (more of them, and texts, are in the HTML report):",
+        _sample_table(behavior.top[:MAX_SAMPLES]),
     ]
 
 
-def _comparison_blocks(table: Table) -> list[str]:
+def _encoder_blocks(report: Report) -> list[str]:
+    fidelity = fidelity_table(report.standing)
+    blocks = ["## Encoder", _tile_table(encoder_tiles(report.standing))]
+    for table in (*([fidelity] if fidelity else []), *report.tables):
+        blocks += _data_blocks(table)
+    return blocks
+
+
+def _data_blocks(table: Table) -> list[str]:
     rows = [
         [f"**{escape(cell.text)}**" if cell.best else escape(cell.text) for cell in row]
         for row in written_rows(table)
     ]
-    blocks = [f"## {escape(table.title)}", _table(tuple(map(escape, table.columns)), rows)]
+    blocks = [f"### {escape(table.title)}", _table(tuple(map(escape, table.columns)), rows)]
     return [*blocks, escape(table.note)] if table.note else blocks
 
 
@@ -138,7 +193,7 @@ def _funnel_table(name: str, rows: Sequence[FunnelRow]) -> str:
 
 
 def _tile_table(shown: Iterable[Tile]) -> str:
-    rows = [(tile.name, f"**{escape(tile.value)}**", escape(tile.detail)) for tile in shown]
+    rows = [(escape(tile.name), f"**{escape(tile.value)}**", escape(tile.detail)) for tile in shown]
     return _table(("figure", "value", ""), rows)
 
 

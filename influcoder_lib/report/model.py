@@ -1,7 +1,6 @@
 """The report as one frozen model: everything that both renderers show, and nothing they decide.
 
-`merge` builds it from the shards' aggregates; `threshold_curves` says what another threshold
-would have dropped.
+`merging` builds it; `threshold_curves` says what another threshold would have dropped.
 """
 
 import math
@@ -12,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from influcoder_lib.curation.decisions import Rule
-from influcoder_lib.report.aggregates import combine
+from influcoder_lib.report.changes import Changes
+from influcoder_lib.report.standing import Standing
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def read_table(stored: Mapping[str, Any]) -> Table:
 
 @dataclass(frozen=True)
 class FunnelRow:
-    """Rows of one shard or one label; what a label's rows lost to quarantine is not known."""
+    """Rows of one shard or group; what a group's rows lost to quarantine is not known."""
 
     name: str | None
     kept: int
@@ -134,9 +134,15 @@ class LabelHistogram:
 
 @dataclass(frozen=True)
 class BehaviorReport:
-    """One behavior over the whole corpus; `above` and `below` hold the samples nearest the cut."""
+    """One behavior over the whole corpus; `above` and `below` hold the samples nearest the cut.
+
+    `positive` and `hard_negative` count the samples with the behavior's labels, if it has such.
+    """
 
     rule: Rule
+    queries: int
+    positive: FunnelRow | None
+    hard_negative: FunnelRow | None
     rows: int
     lowest: float | None
     highest: float | None
@@ -177,7 +183,10 @@ class Truncation:
 
 @dataclass(frozen=True)
 class Report:
-    """What was dropped, why, and what it cost in good data."""
+    """What was dropped, why, and what it cost in good data.
+
+    `changes` is None for the first report. Groups come largest first, lengths shortest first.
+    """
 
     title: str
     created: str
@@ -188,11 +197,15 @@ class Report:
     by_shard: tuple[FunnelRow, ...]
     by_label: tuple[FunnelRow, ...]
     by_source: tuple[FunnelRow, ...]
+    by_length: tuple[FunnelRow, ...]
+    by_script: tuple[FunnelRow, ...]
     drop_reasons: tuple[DropReason, ...]
     behaviors: tuple[BehaviorReport, ...]
     quarantine: Mapping[str, int]
     truncation: Truncation
     tables: tuple[Table, ...]
+    standing: Standing
+    changes: Changes | None
 
 
 @dataclass(frozen=True)
@@ -202,62 +215,6 @@ class ThresholdCurve:
 
     label: str | None
     shares: np.ndarray
-
-
-def merge(
-    aggregates: Sequence[dict[str, Any]],
-    rules: Sequence[Rule],
-    tables: Sequence[Table],
-    headline: str,
-    versions: Mapping[str, str],
-    created: str,
-    *,
-    expected_shards: Sequence[str],
-    title: str = "Curation report",
-) -> Report:
-    """Build the report from the aggregates of all shards, in any order.
-
-    Args:
-        aggregates: what `aggregates.shard_aggregates` returned, one dict a shard.
-        rules: the decision rules in force, in the order in which to show them.
-        tables: further tables, such as the comparison with the baselines.
-        headline: one or two sentences: the outcome, or what is wrong with it.
-        versions: provenance, name to value (encoder, fingerprints, packages).
-        created: when the report was made, as the reader should see it.
-        expected_shards: partition keys that the corpus has; the absent ones become a warning.
-
-    Raises:
-        StoreError: the aggregates do not belong together or to these rules.
-    """
-    ordered = sorted(aggregates, key=lambda part: str(part["shard"]))
-    whole = combine(ordered, rules)
-    behaviors = tuple(_behavior(rule, whole["behaviors"][rule.behavior]) for rule in rules)
-    total = _funnel_row("all shards", whole)
-    missing = sorted(set(expected_shards) - {part["shard"] for part in ordered})
-    return Report(
-        title=title,
-        created=created,
-        versions=dict(versions),
-        headline=headline,
-        warnings=tuple(_warnings(total, behaviors, missing)),
-        total=total,
-        by_shard=tuple(_funnel_row(part["shard"], part) for part in ordered),
-        by_label=_group_funnel(whole["funnel"], "label"),
-        by_source=_group_funnel(whole["funnel"], "source"),
-        drop_reasons=tuple(
-            DropReason(**row)
-            for row in sorted(whole["drop_reasons"], key=lambda row: -int(row["rows"]))
-        ),
-        behaviors=behaviors,
-        quarantine=dict(sorted(whole["quarantine"].items(), key=lambda item: -item[1])),
-        truncation=Truncation(
-            encoder=whole["truncated"]["encoder"],
-            encoder_measured=total.kept + total.dropped,
-            teacher=whole["truncated"]["teacher"],
-            teacher_measured=whole["truncated"]["teacher_measured"],
-        ),
-        tables=tuple(tables),
-    )
 
 
 def threshold_curves(behavior: BehaviorReport) -> list[ThresholdCurve]:
@@ -285,81 +242,3 @@ def _dropped_shares(counts: np.ndarray, behavior: BehaviorReport) -> np.ndarray:
     below = np.concatenate([[0], np.cumsum(counts)])
     dropped = below[-1] - below if behavior.rule.kind == "unwanted" else below
     return np.asarray(dropped / below[-1])
-
-
-def _behavior(rule: Rule, found: dict[str, Any]) -> BehaviorReport:
-    return BehaviorReport(
-        rule=rule,
-        rows=found["rows"],
-        lowest=found["lowest"],
-        highest=found["highest"],
-        histograms=tuple(
-            LabelHistogram(row["label"], tuple(row["counts"]), row["beyond"])
-            for row in found["histogram"]
-        ),
-        **{name: tuple(map(_listed, found[name])) for name in ("top", "above", "below")},
-    )
-
-
-def _listed(sample: dict[str, Any]) -> ListedSample:
-    return ListedSample(**{**sample, "best_query": ListedQuery(**sample["best_query"])})
-
-
-def _funnel_row(name: str, counts: dict[str, Any]) -> FunnelRow:
-    return FunnelRow(name, counts["kept"], counts["dropped"], counts["quarantined"])
-
-
-def _group_funnel(rows: Sequence[dict[str, Any]], key: str) -> tuple[FunnelRow, ...]:
-    """Funnel by one key, largest group first; empty where no row has that key."""
-    totals: dict[str | None, tuple[int, int]] = {}
-    for row in rows:
-        kept, dropped = totals.get(row[key], (0, 0))
-        totals[row[key]] = (kept + row["kept"], dropped + row["dropped"])
-    if set(totals) <= {None}:
-        return ()
-    ordered = sorted(totals.items(), key=lambda item: (-sum(item[1]), item[0] or ""))
-    return tuple(FunnelRow(name, kept, dropped, None) for name, (kept, dropped) in ordered)
-
-
-def _warnings(
-    total: FunnelRow, behaviors: Sequence[BehaviorReport], missing: Sequence[str]
-) -> list[str]:
-    warnings = []
-    valid = total.kept + total.dropped
-    if missing:
-        named = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
-        warnings.append(f"The report lacks {len(missing)} of the corpus's shards: {named}.")
-    if not valid:
-        warnings.append("There is no valid sample to report on.")
-    elif not total.dropped:
-        warnings.append("Nothing was dropped: the filtered dataset is the whole corpus.")
-    elif total.dropped * 2 > valid:
-        warnings.append(
-            f"More than half of the corpus was dropped: {total.dropped:,} of {valid:,} samples."
-        )
-    for behavior in behaviors:
-        warnings.extend(_behavior_warnings(behavior))
-    return warnings
-
-
-def _behavior_warnings(behavior: BehaviorReport) -> list[str]:
-    warnings = []
-    if behavior.rows > 1 and behavior.lowest == behavior.highest:
-        warnings.append(
-            f"All {behavior.rows:,} samples have the same score for behavior {behavior.name} "
-            f"({behavior.lowest:.4f}): its rule cannot tell them apart."
-        )
-    asked, actual = behavior.asked_share, behavior.actual_share
-    if asked is not None and actual is not None and _far(asked, actual):
-        verb = "drop" if behavior.rule.kind == "unwanted" else "keep"
-        warnings.append(
-            f"The rule of behavior {behavior.name} was asked to {verb} {asked:.1%} and reaches "
-            f"{actual:.1%} of the corpus: the calibration set is unlike the corpus."
-        )
-    return warnings
-
-
-def _far(asked: float, actual: float) -> bool:
-    """More than a factor of two apart, and more than a percentage point."""
-    low, high = sorted((asked, actual))
-    return high > 2 * low and high - low > 0.01

@@ -3,9 +3,20 @@
 from dataclasses import dataclass
 
 from influcoder_lib.curation.decisions import Rule
-from influcoder_lib.report.model import BehaviorReport, Cell, Measured, Report, Table, share
+from influcoder_lib.report.changes import Changes, in_words
+from influcoder_lib.report.model import (
+    BehaviorReport,
+    Cell,
+    Measured,
+    Report,
+    Table,
+    share,
+)
+from influcoder_lib.report.standing import VERDICTS, DistillationGap, MeasuredShard, Standing
 
 NOT_APPLICABLE = "—"
+FIRST_REPORT = "This is the first report: there is none to compare it with."
+MOST_SHARDS = 30
 
 
 @dataclass(frozen=True)
@@ -56,7 +67,7 @@ def tiles(report: Report) -> list[Tile]:
     valid = total.kept + total.dropped
     measured = f"of {count(cut.teacher_measured)} measured"
     return [
-        Tile("rows in", count(total.rows_in), _plural(len(report.by_shard), "shard")),
+        Tile("rows in", count(total.rows_in), plural(len(report.by_shard), "shard")),
         Tile("kept", count(total.kept), f"{percent(share(total.kept, valid))} of valid samples"),
         Tile(
             "dropped",
@@ -71,7 +82,7 @@ def tiles(report: Report) -> list[Tile]:
         Tile(
             "truncated, encoder",
             percent(share(cut.encoder, cut.encoder_measured)),
-            f"{count(cut.encoder)} of {_plural(cut.encoder_measured, 'sample')}",
+            f"{count(cut.encoder)} of {plural(cut.encoder_measured, 'sample')}",
         ),
         Tile(
             "truncated, teacher",
@@ -86,20 +97,134 @@ def behavior_tiles(behavior: BehaviorReport) -> list[Tile]:
     rule = behavior.rule
     verb = "dropped" if rule.kind == "unwanted" else "kept"
     side = "above" if rule.kind == "unwanted" else "at or above"
-    reached = f"{count(behavior.beyond)} of {_plural(behavior.rows, 'sample')} {side} the threshold"
+    reached = f"{count(behavior.beyond)} of {plural(behavior.rows, 'sample')} {side} the threshold"
     spread = f"{score(behavior.lowest)} to {score(behavior.highest)}"
     return [
         Tile("threshold", score(rule.threshold), f"on the {rule.statistic} over the queries"),
         Tile(f"asked to be {verb}", _asked(rule), rule_in_words(rule)),
         Tile("reached by the rule", percent(behavior.actual_share), reached),
-        Tile("scores", spread, f"calibrated on {_plural(rule.calibration_rows, 'sample')}"),
+        Tile("scores", spread, f"calibrated on {plural(rule.calibration_rows, 'sample')}"),
+        *_label_tiles(behavior),
     ]
+
+
+def change_tiles(changes: Changes) -> list[Tile]:
+    """What moved since the last report."""
+    of_compared = f"of {plural(changes.compared, 'sample')} that are in both"
+    return [
+        Tile("newly dropped", count(changes.newly_dropped), of_compared),
+        Tile("restored", count(changes.restored), of_compared),
+        Tile("new samples", count(changes.new), f"{count(changes.new_dropped)} of them dropped"),
+        Tile("samples gone", count(changes.gone), "edited, removed, or moved to another shard"),
+        *(
+            Tile(
+                f"rank correlation, {each.behavior}",
+                f"{each.spearman:.3f}",
+                f"scores before and now, {plural(each.samples, 'sample')}",
+            )
+            for each in changes.correlations
+        ),
+    ]
+
+
+def unread(changes: Changes) -> str:
+    """Which shards could not be compared."""
+    shards = plural(len(changes.unread), "shard")
+    return (
+        f"Not compared, because their earlier decisions are not stored any more: {shards}, "
+        f"{in_words(changes.unread)}."
+    )
+
+
+def encoder_tiles(standing: Standing) -> list[Tile]:
+    """The encoder in use, the latest one if that is another, and what it learnt from."""
+    found = [Tile("encoder in use", encoder(standing.in_use), _merit(standing))]
+    if not standing.latest_in_use:
+        merit = standing.latest_merit
+        detail = "not in use" if merit is None else f"{merit:.3f} on the test split, not in use"
+        found.append(Tile("latest trained", encoder(standing.latest), detail))
+    if standing.fidelity:
+        found.append(Tile("fidelity by shard", _verdicts(standing), "see below"))
+    return [*found, _gap_tile(standing.gap)]
+
+
+def encoder(version: str | None) -> str:
+    """An encoder by its version in the registry; None is the untrained one."""
+    return "the untrained encoder" if version is None else f"version {version}"
+
+
+def fidelity_table(standing: Standing) -> Table | None:
+    """Fidelity on each shard's draw, worst first; None where nothing was measured."""
+    if not standing.fidelity:
+        return None
+    columns = ("shard", "verdict", "fidelity", "95 % interval", "expected", "queries", "candidates")
+    shown, left = standing.fidelity[:MOST_SHARDS], len(standing.fidelity) - MOST_SHARDS
+    note = (
+        "Spearman correlation with the teacher's influence, per query, on the candidates drawn "
+        "from the shard; expected: the same on the test split."
+    )
+    return Table(
+        "Fidelity by shard, worst first",
+        columns,
+        [_fidelity_row(each) for each in shown],
+        note if left <= 0 else f"{note} {plural(left, 'better shard')} not shown.",
+    )
+
+
+def _label_tiles(behavior: BehaviorReport) -> list[Tile]:
+    """What became of the samples with the behavior's labels."""
+    unwanted = behavior.rule.kind == "unwanted"
+    labelled = (
+        (behavior.positive, "dropped" if unwanted else "kept"),
+        (behavior.hard_negative, "lost" if unwanted else "let through"),
+    )
+    found = []
+    for row, verb in labelled:
+        if row is not None:
+            part = row.dropped if unwanted else row.kept
+            of = f"{count(part)} of {count(row.rows_in)}"
+            found.append(Tile(f"{label(row.name)} {verb}", percent(share(part, row.rows_in)), of))
+    return found
+
+
+def _merit(standing: Standing) -> str:
+    chosen = ", chosen by hand" if standing.chosen_by_hand else ""
+    return "" if standing.merit is None else f"{standing.merit:.3f} on the test split{chosen}"
+
+
+def _verdicts(standing: Standing) -> str:
+    counts = {each: len(standing.shards_that_are(each)) for each in VERDICTS}
+    return ", ".join(f"{number:,} {verdict}" for verdict, number in counts.items() if number)
+
+
+def _gap_tile(gap: DistillationGap) -> Tile:
+    if gap.is_closed:
+        whole = f"{plural(gap.shards, 'shard')}, {plural(gap.queries, 'query', 'queries')}"
+        return Tile("distillation set", "up to date", whole)
+    shards = f"{count(gap.new_shards)} of {plural(gap.shards, 'shard')} new"
+    changed = f", {count(gap.changed_shards)} changed" if gap.changed_shards else ""
+    queries = f"{count(gap.new_queries)} of {plural(gap.queries, 'query', 'queries')} new"
+    return Tile(
+        "distillation set",
+        "behind",
+        f"{shards}{changed}, {queries}; to include them: influcoder redistill",
+    )
+
+
+def _fidelity_row(each: MeasuredShard) -> tuple[Cell, ...]:
+    # Texts: a fidelity competes with no other shard's for the best of its column.
+    fidelity, low, high, expected = (
+        NOT_APPLICABLE if figure is None else f"{figure:.3f}"
+        for figure in (each.per_query, each.low, each.high, each.expected)
+    )
+    interval = NOT_APPLICABLE if each.low is None else f"{low} to {high}"
+    return each.shard, each.verdict, fidelity, interval, expected, each.queries, each.candidates
 
 
 def rule_in_words(rule: Rule) -> str:
     """What a rule was asked to do, e.g. "drop the highest 5.0 % of the calibration set"."""
     if rule.method == "false_drop_rate":
-        good = _plural(rule.known_good_rows, "known-good sample")
+        good = plural(rule.known_good_rows, "known-good sample")
         return f"drop at most {percent(rule.value)} of good samples in expectation ({good})"
     verb = "drop" if rule.kind == "unwanted" else "keep"
     if rule.method == "fraction":
@@ -155,5 +280,6 @@ def _write(cell: Cell) -> str:
     return f"{cell:,}" if isinstance(cell, int) else cell
 
 
-def _plural(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def plural(number: int, noun: str, several: str = "") -> str:
+    """A number with its noun, e.g. "1 query", "2 queries"."""
+    return f"{number:,} {noun if number == 1 else several or f'{noun}s'}"

@@ -33,27 +33,26 @@ def draw(sample_ids: Sequence[str], count: int, seed: int) -> list[int]:
 
 
 def collect(
-    engine: GradientFeatures,
+    open_engine: Callable[[], GradientFeatures],
     samples: Sequence[Sample],
     rows: RowStore,
+    dimensions: int,
     progress: Callable[[str], None],
 ) -> Collected:
     """Features of the samples, taken from `rows` where they are, else computed and added to it.
 
     They are added batch by batch, so that a run after a killed one goes on where that one ended.
+    `open_engine` is called only if something has to be computed; its sketch has `dimensions`.
     """
-    missing = [sample for sample in samples if sample.sample_id not in rows]
-    unusable: dict[str, str] = {}
+    missing = [s for s in samples if s.sample_id not in rows and s.sample_id not in rows.refused]
     if missing:
-        unusable = _compute(engine, missing, rows, progress)
-    kept = [sample for sample in samples if sample.sample_id not in unusable]
-    features = (
-        rows.take([sample.sample_id for sample in kept])
-        if kept
-        else np.empty((0, engine.sketch.dimensions), np.float16)
-    )
-    truncated = sum(span.truncated for span in engine.spans.encode(samples))
-    return Collected(kept, features, unusable, len(missing) - len(unusable), truncated)
+        _compute(open_engine(), missing, rows, progress)
+    kept = [sample for sample in samples if sample.sample_id in rows]
+    ids = [sample.sample_id for sample in kept]
+    features = rows.take(ids) if kept else np.empty((0, dimensions), np.float16)
+    unusable = {s.sample_id: rows.refused[s.sample_id] for s in samples if s.sample_id not in rows}
+    computed = sum(sample.sample_id in rows for sample in missing)
+    return Collected(kept, features, unusable, computed, rows.truncated(ids))
 
 
 def _compute(
@@ -61,16 +60,17 @@ def _compute(
     samples: Sequence[Sample],
     rows: RowStore,
     progress: Callable[[str], None],
-) -> dict[str, str]:
-    unusable: dict[str, str] = {}
-    total = sum(len(span.ids) for span in engine.spans.encode(samples))
+) -> None:
+    spans = engine.spans.encode(samples)
+    total = sum(len(span.ids) for span in spans)
     begin, tokens, done = time.monotonic(), 0, 0
     for batch in engine.features(samples):
         if batch.indices:
             ids = [samples[index].sample_id for index in batch.indices]
-            rows.append(ids, batch.rows.astype(np.float16))
-        for index, reason in batch.unusable.items():
-            unusable[samples[index].sample_id] = reason
+            truncated = np.array([spans[index].truncated for index in batch.indices])
+            rows.append(ids, batch.rows.astype(np.float16), truncated)
+        if batch.unusable:
+            rows.refuse({samples[i].sample_id: reason for i, reason in batch.unusable.items()})
         memory.release()
         tokens += batch.tokens
         done += len(batch.indices) + len(batch.unusable)
@@ -80,4 +80,3 @@ def _compute(
             f"gradients of {done} of {len(samples)} samples, {rate:,.0f} tokens/s, "
             f"{left:.0f} s left"
         )
-    return unusable

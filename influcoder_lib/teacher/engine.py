@@ -5,7 +5,7 @@ import gc
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from influcoder_lib import fingerprint, memory, models
+from influcoder_lib import fingerprint, memory, models, rows
 from influcoder_lib.teacher import gradients
 from influcoder_lib.teacher.adapters import fresh_adapter, trained_adapter
 from influcoder_lib.teacher.gradients import GradientFeatures
@@ -35,7 +35,8 @@ class TeacherSettings:
             for name, value in asdict(self).items()
             if name not in ("tokens_per_batch", "adapter")
         }
-        return fingerprint.of_text(model, gradients.CODE_VERSION, fingerprint.of_json(shaping))
+        versions = (gradients.CODE_VERSION, rows.FORMAT)
+        return fingerprint.of_text(model, *versions, fingerprint.of_json(shaping))
 
 
 @functools.lru_cache(maxsize=1)

@@ -9,7 +9,7 @@ import pytest
 
 from influcoder_assets import checks
 from influcoder_assets.definitions import build_defs, defs
-from influcoder_assets.maker import MAKERS, make, nodes
+from influcoder_assets.maker import MAKERS, nodes
 from influcoder_assets.refresh import refresh_sensor, shard_sensor
 from influcoder_assets.resources import HomeResource
 from influcoder_assets.workspace import Workspace
@@ -28,7 +28,7 @@ GRAPH = {
     "corpus": ("corpus", True, set()),
     "behavior_queries": ("corpus", False, set()),
     "gradient_projections": ("teacher", True, {"corpus"}),
-    "distillation_set": ("teacher", False, {"gradient_projections", "behavior_queries"}),
+    "distillation_set": ("teacher", False, {"corpus", "gradient_projections", "behavior_queries"}),
     "teacher_rankings": ("teacher", False, {"distillation_set"}),
     "influence_encoder": ("encoder", False, {"distillation_set", "teacher_rankings"}),
     "champion_encoder": (
@@ -44,7 +44,6 @@ GRAPH = {
             "distillation_set",
             "teacher_rankings",
             "behavior_queries",
-            "corpus",
         },
     ),
     "query_embeddings": ("curation", False, {"behavior_queries", "champion_encoder"}),
@@ -53,12 +52,18 @@ GRAPH = {
     "calibration_scores": (
         "curation",
         False,
-        {"champion_encoder", "query_embeddings", "distillation_set"},
+        {"champion_encoder", "query_embeddings"},
     ),
     "influence_scores": (
         "curation",
         True,
-        {"corpus_embeddings", "query_embeddings", "calibration_scores"},
+        {
+            "corpus_embeddings",
+            "query_embeddings",
+            "calibration_scores",
+            "gradient_projections",
+            "champion_encoder",
+        },
     ),
     "decision_rule": ("curation", False, {"calibration_scores"}),
     "filtered_dataset": (
@@ -93,6 +98,7 @@ CHECKED = {
     ("champion_encoder", "encoder_beats_untrained"),
     ("corpus_embeddings", "embeddings_sound"),
     ("influence_scores", "no_query_in_corpus"),
+    ("influence_scores", "fidelity_holds"),
     ("filtered_dataset", "counts_add_up"),
 }
 
@@ -142,6 +148,7 @@ def test_the_graph_is_the_one_that_was_drawn():
         name = spec.key.to_user_string()
         upstream = {dep.asset_key.to_user_string() for dep in spec.deps}
         found[name] = (spec.group_name, spec.partitions_def is not None, upstream)
+    assert found.pop("refresh_plan") == ("refresh", False, set())
     assert found == GRAPH
 
 
@@ -163,7 +170,7 @@ def test_the_checks_are_the_ones_of_the_issue():
 def test_jobs_sensors_and_schedules():
     repository = defs.get_repository_def()
     jobs = {name for name in repository.job_names if not name.startswith("__")}
-    assert jobs == {"refresh"}
+    assert jobs == {"refresh", "redistill"}
     assert {each.name: each.default_status.value for each in repository.sensor_defs} == {
         "refresh_sensor": "STOPPED",
         "shard_sensor": "RUNNING",
@@ -262,7 +269,7 @@ def test_the_sensor_does_not_retry_what_failed_but_names_it(refreshed_home):
     (refreshed_home / "corpus" / "empty.jsonl").write_text("")
     workspace = Workspace.open(refreshed_home)
     with pytest.raises(DataError, match="empty"):
-        make(workspace, "corpus", "empty.jsonl", "a run")
+        tiny_home.make(workspace, "corpus", "empty.jsonl")
     with dg.DagsterInstance.ephemeral() as instance:
         result = refresh_sensor(sensor_context(refreshed_home, instance))
         assert result.skip_message.endswith("failed: corpus/empty.jsonl")

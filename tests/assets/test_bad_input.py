@@ -29,7 +29,7 @@ def failure_to_make(home: Path, kind: type[InflucoderError], asset: str) -> str:
     """What is said when one asset is to be made."""
     workspace = Workspace.open(home)
     with pytest.raises(kind) as caught:
-        make(workspace, asset, None, "a run")
+        tiny_home.make(workspace, asset, None)
     return str(caught.value)
 
 
@@ -77,9 +77,9 @@ def test_too_few_queries_to_split_counts_them(new_home):
     tiny_home.write_rows(new_home / "queries" / "rude.jsonl", tiny_home.queries(3))
     workspace = Workspace.open(new_home)
     for shard in tiny_home.SHARDS:
-        make(workspace, "corpus", shard, "a run")
-        make(workspace, "gradient_projections", shard, "a run")
-    make(workspace, "behavior_queries", None, "a run")
+        tiny_home.make(workspace, "corpus", shard)
+        tiny_home.make(workspace, "gradient_projections", shard)
+    tiny_home.make(workspace, "behavior_queries", None)
     said = failure_to_make(new_home, DataError, "distillation_set")
     counted, least = (
         json.loads(text[text.index("{") : text.index("}") + 1]) for text in said.split("allowed")

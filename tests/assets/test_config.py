@@ -83,6 +83,7 @@ def test_the_least_settings_are_filled_with_the_documented_defaults(load):
         "temperature": 0.05,
         "hard_share": 0.0,
     }
+    assert settings.report.model_dump() == {"most_dropped": 0.5}
 
 
 def test_every_setting_is_described():
@@ -201,6 +202,7 @@ def test_rows_may_come_as_chat_messages(load):
         ("encoder.alpha", float("nan"), "at least 0, at most 1"),
         ("encoder.candidates_per_step", 1, "at least 2"),
         ("encoder.hard_share", 1.0, "less than 1"),
+        ("report.most_dropped", 0, "more than 0, at most 1"),
     ],
 )
 def test_an_impossible_value_is_named_with_its_key_and_what_is_allowed(load, dotted, value, said):

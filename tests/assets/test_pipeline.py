@@ -9,7 +9,7 @@ import pytest
 
 from influcoder_assets import checks
 from influcoder_assets.curation import read_rules
-from influcoder_assets.maker import MAKERS, make
+from influcoder_assets.maker import MAKERS
 from influcoder_assets.workspace import Workspace
 from influcoder_lib import fingerprint
 from influcoder_lib.refresh import Key
@@ -26,7 +26,7 @@ A_SHARD = {
     "influence_scores",
     "filtered_dataset",
 }
-MERGED = {"embedding_index", "encoder_comparison", "curation_report"}
+MERGED = {"embedding_index", "curation_report"}
 
 
 def everywhere(*assets: str) -> set[Key]:
@@ -377,7 +377,7 @@ def test_a_wanted_behavior_added_later_selects_and_the_unwanted_one_beats_it(ref
 
 def test_a_corpus_of_one_file_keeps_the_file_s_name(new_home, change_settings):
     change_settings(new_home, "corpus.path", "corpus/a.jsonl")
-    manifest, task = make(Workspace.open(new_home), "corpus", "a.jsonl", "a run")
+    manifest, task = tiny_home.make(Workspace.open(new_home), "corpus", "a.jsonl")
     assert manifest.summary["file"] == "a.jsonl"
     samples = read_samples(task.workspace.store.path(manifest, "samples.parquet"))
     assert samples["file"].unique().to_list() == ["a.jsonl"]

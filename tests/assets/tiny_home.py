@@ -21,11 +21,14 @@ import yaml
 
 from influcoder_assets.definitions import build_defs
 from influcoder_assets.driver import refresh_home
-from influcoder_assets.maker import current_plan
+from influcoder_assets.events import PLAN
+from influcoder_assets import maker
+from influcoder_assets.maker import Task, current_facts, current_plan
 from influcoder_assets.resources import HomeResource
 from influcoder_assets.workspace import Workspace
 from influcoder_lib import refresh as refresh_plan
 from influcoder_lib.refresh import Key
+from influcoder_lib.store import Manifest
 from tests.tiny import tiny_encoder, tiny_target
 
 SHARDS = ("a.jsonl", "c.parquet", "sub.b.csv")
@@ -175,7 +178,8 @@ def refresh(home: Path) -> Refreshed:
 def recorded(
     instance: dg.DagsterInstance, run_id: str
 ) -> tuple[list[dg.AssetMaterialization], list[dg.AssetCheckEvaluation]]:
-    """Materialisations and check evaluations of a run, from the event log."""
+    """Materialisations and check evaluations of a run, from the event log; without those of the
+    plan, which is written down in every refresh."""
     events = [
         entry.dagster_event
         for entry in instance.all_logs(run_id)
@@ -185,7 +189,7 @@ def recorded(
         [
             event.step_materialization_data.materialization
             for event in events
-            if event.is_step_materialization
+            if event.is_step_materialization and event.asset_key != dg.AssetKey(PLAN)
         ],
         [
             event.asset_check_evaluation_data
@@ -193,6 +197,11 @@ def recorded(
             if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION
         ],
     )
+
+
+def make(workspace: Workspace, asset: str, shard: str | None = None) -> tuple[Manifest, Task]:
+    """Make one artifact outside of any run."""
+    return maker.make(workspace, current_facts(workspace), asset, shard, "a run")
 
 
 def plan(home: Path) -> list[tuple[str, str | None, str]]:

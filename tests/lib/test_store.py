@@ -1,6 +1,7 @@
 """Artifacts and manifests: published whole or not at all, never overwritten, checked when read."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,7 @@ def test_an_end_before_the_manifest_leaves_the_old_artifact_in_force(data, monke
     def full(path: Path, content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store, "write_atomically", full)
+    monkeypatch.setattr(store, "_write_new", full)
     with pytest.raises(OSError, match="No space left"):
         publish(data, "other")
     monkeypatch.undo()
@@ -206,15 +207,57 @@ def test_a_data_folder_without_permission_is_an_error(data, monkeypatch):
 
 
 def test_a_failure_is_on_record_until_it_is_made_good(data):
-    assert data.failure("corpus", "a.jsonl") is None
+    assert data.failures() == {}
     data.record_failure("corpus", "a.jsonl", RECIPE, "it was bad")
-    assert data.failure("corpus", "a.jsonl") == (RECIPE.fingerprint, "it was bad")
-    assert data.failure("corpus") is None
+    data.record_failure("report", None, RECIPE, "worse")
+    key = ("corpus", "a.jsonl")
+    assert data.failures() == {
+        key: (RECIPE.fingerprint, "it was bad"),
+        ("report", None): (RECIPE.fingerprint, "worse"),
+    }
     other = Recipe({}, {}, "2")
     data.record_failure("corpus", "a.jsonl", other, "still bad")
-    assert data.failure("corpus", "a.jsonl") == (other.fingerprint, "still bad")
+    assert data.failures()[key] == (other.fingerprint, "still bad")
     publish(data)
-    assert data.failure("corpus", "a.jsonl") is None
+    assert list(data.failures()) == [("report", None)]
+    data.forget_failures()
+    assert data.failures() == {}
+
+
+def test_what_the_making_settled_is_in_the_recipe(data):
+    with data.publish("corpus", "a.jsonl", RECIPE, "run") as draft:
+        draft.settled["source:alias"] = "after"
+    made = data.require("corpus", "a.jsonl")
+    assert made.recipe.inputs == {**RECIPE.inputs, "source:alias": "after"}
+
+
+def test_two_that_publish_at_once_both_get_a_number(data, monkeypatch):
+    with data.publish("corpus", "a.jsonl", RECIPE, "slow") as draft:
+        (draft.folder / "rows.txt").write_text("slow")
+        numbered = store._numbered
+        # The other one publishes just after this one has looked for a free number.
+        monkeypatch.setattr(store, "_numbered", lambda folder: publish_first(folder))
+
+        def publish_first(folder: Path) -> list[Path]:
+            monkeypatch.setattr(store, "_numbered", numbered)
+            free = numbered(folder)
+            publish(data, "fast")
+            return free
+
+    texts = [data.path(each, "rows.txt").read_text() for each in data.history("corpus", "a.jsonl")]
+    assert texts == ["fast", "slow"]
+    assert [each.number for each in data.history("corpus", "a.jsonl")] == [1, 2]
+
+
+def test_a_tombstone_stands_until_the_shard_is_there_again(data):
+    assert data.tombstones() == {}
+    data.bury("a.jsonl")
+    data.bury("sub.b.csv")
+    assert list(data.tombstones()) == ["a.jsonl", "sub.b.csv"]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT.*Z", gone) for gone in data.tombstones().values())
+    data.revive("a.jsonl")
+    data.revive("never.buried")
+    assert list(data.tombstones()) == ["sub.b.csv"]
 
 
 def test_a_recipe_is_its_content_whatever_the_order_or_the_kind_of_list():

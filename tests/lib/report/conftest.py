@@ -9,7 +9,10 @@ import pytest
 from influcoder_lib.curation.decisions import Override, Rule, decide
 from influcoder_lib.fingerprint import sample_id
 from influcoder_lib.report.aggregates import shard_aggregates
-from influcoder_lib.report.model import Measured, Report, Table, merge
+from influcoder_lib.report.changes import Changes, Correlation, MovedSample
+from influcoder_lib.report.merging import BehaviorFacts, Context, merge
+from influcoder_lib.report.model import Measured, Report, Table
+from influcoder_lib.report.standing import DistillationGap, MeasuredShard, Standing
 
 QUERIES = {f"query-{i}": {"prompt": f"asks {i}", "response": f"answers {i}"} for i in range(3)}
 SAMPLE_COLUMNS = ("sample_id", "prompt", "response", "label", "source", "file", "row")
@@ -90,13 +93,71 @@ def summarise() -> Callable[..., dict]:
 
 
 @pytest.fixture
-def make_report(make_rule, make_decided, summarise) -> Callable[..., Report]:
+def make_standing() -> Callable[..., Standing]:
+    """The encoder in use is the latest, and has learnt from everything."""
+
+    def build(**changes: object) -> Standing:
+        values = {
+            "in_use": "2",
+            "merit": 0.35,
+            "latest": "2",
+            "latest_merit": 0.35,
+            "fidelity": (),
+            "gap": DistillationGap(2, 0, 0, 9, 0, ()),
+        }
+        return Standing(**{**values, **changes})
+
+    return build
+
+
+@pytest.fixture
+def make_context(make_standing) -> Callable[..., Context]:
+    """A first report in which nothing is to be warned of."""
+
+    def build(rules: Sequence[Rule], **changes: object) -> Context:
+        values = {
+            "created": "2026-01-02",
+            "headline": "Headline",
+            "tables": [],
+            "versions": {},
+            "expected_shards": [],
+            "most_dropped": 0.5,
+            "behaviors": {rule.behavior: BehaviorFacts(9) for rule in rules},
+            "standing": make_standing(),
+            "changes": None,
+        }
+        return Context(**{**values, **changes})
+
+    return build
+
+
+def make_changes(hostile: str) -> Changes:
+    moved = MovedSample("ab" * 16, f"{hostile}.jsonl", 7, hostile, f"kept {hostile}", "dropped")
+    return Changes(
+        since="2026-01-01",
+        causes=(f"Cause {hostile}.",),
+        new=4,
+        new_dropped=1,
+        gone=2,
+        compared=70,
+        newly_dropped=12,
+        restored=1,
+        correlations=(Correlation(hostile, 0.987, 70),),
+        listed_dropped=(moved,),
+        listed_restored=(moved,),
+        unread=(f"lost {hostile}",),
+    )
+
+
+@pytest.fixture
+def make_report(make_rule, make_decided, summarise, make_context, make_standing):
     """A report over two shards of random scores; `hostile` goes wherever data can go."""
 
     def build(
         hostile: str = "plain",
         behaviors: Sequence[str] = ("toxic",),
         labelled: bool = True,
+        first: bool = False,
         threshold: float = 0.25,
         **rule_changes: object,
     ) -> Report:
@@ -122,14 +183,21 @@ def make_report(make_rule, make_decided, summarise) -> Callable[..., Report]:
             [[hostile, 0.1, None], ["encoder", Measured(0.5, 0.01), 0.25], ["length", 0.3, 0.75]],
             hostile,
         )
-        return merge(
-            parts,
+        fidelity = MeasuredShard(f"shard {hostile}", "weak", 0.12, 0.05, None, 0.3, 5, 48)
+        context = make_context(
             rules,
-            [table],
-            f"Headline {hostile}",
-            {f"encoder {hostile}": hostile},
-            "2026-01-02",
+            headline=f"Headline {hostile}",
+            tables=[table],
+            versions={f"encoder {hostile}": hostile},
             expected_shards=["one.jsonl", "two.jsonl", f"three {hostile}"],
+            behaviors={
+                name: BehaviorFacts(9, f"{hostile} 0", f"missing {hostile}") for name in behaviors
+            },
+            standing=make_standing(
+                fidelity=(fidelity,), gap=DistillationGap(3, 1, 1, 9, 2, (hostile,))
+            ),
+            changes=None if first else make_changes(hostile),
         )
+        return merge(parts, rules, context)
 
     return build

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from influcoder_lib.errors import DataError, StoreError
-from influcoder_lib.report.aggregates import combine, excerpt
+from influcoder_lib.report.aggregates import excerpt
+from influcoder_lib.report.sums import combine
 
 shared_fixtures = settings(
     max_examples=25,
@@ -29,11 +30,16 @@ def test_counts_add_up(make_rule, make_decided, summarise):
     part = summarise("a.jsonl", decided, rules, quarantined={"blank": 2, "null": 1})
     counts = [part[name] for name in ("rows_in", "kept", "dropped", "quarantined")]
     assert counts == [7, 2, 2, 3]
-    assert part["funnel"] == [
-        {"label": "x", "source": None, "kept": 2, "dropped": 0},
-        {"label": "y", "source": None, "kept": 0, "dropped": 1},
-        {"label": None, "source": None, "kept": 0, "dropped": 1},
-    ]
+    assert part["groups"] == {
+        "label": [
+            {"name": "x", "kept": 2, "dropped": 0},
+            {"name": "y", "kept": 0, "dropped": 1},
+            {"name": None, "kept": 0, "dropped": 1},
+        ],
+        "source": [{"name": None, "kept": 2, "dropped": 2}],
+        "length": [{"name": "under 100", "kept": 2, "dropped": 2}],
+        "script": [{"name": "Latin", "kept": 2, "dropped": 2}],
+    }
 
 
 @pytest.mark.parametrize("rows_in", [5, 7])
@@ -145,7 +151,9 @@ def test_the_sum_of_shards_equals_one_shard_with_all_rows(
     parts, frames = [], []
     for shard, scores in (("a.jsonl", first), ("b.jsonl", second)):
         labels = [("x", None, shard)[i % 3] for i in range(len(scores))]
-        frames.append(make_decided(shard, scores, rules, labels))
+        texts = [("x", "Привет", "ταῦτα " * 30)[i % 3] for i in range(len(scores))]
+        decided = make_decided(shard, scores, rules, labels, source=shard)
+        frames.append(decided.with_columns(response=pl.Series(texts, dtype=pl.String)))
         parts.append(summarise(shard, frames[-1], rules, quarantined={"blank": 1, shard: 2}))
     together = summarise(
         "both",

@@ -6,12 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from influcoder_lib.report.model import Measured, Table, merge, threshold_curves
+from influcoder_lib.report.merging import MOST_GROUPS, BehaviorFacts, merge
+from influcoder_lib.report.model import Measured, Table, threshold_curves
 from influcoder_lib.report.wording import behavior_tiles, tiles, written_rows
-
-
-def _merge(parts, rules, expected=("a.jsonl",)):
-    return merge(parts, rules, [], "Headline", {}, "today", expected_shards=expected)
 
 
 def test_the_funnel_of_the_report_adds_up_by_shard_and_by_label(make_report):
@@ -23,50 +20,23 @@ def test_the_funnel_of_the_report_adds_up_by_shard_and_by_label(make_report):
     assert [row.name for row in report.by_shard] == ["one.jsonl", "two.jsonl"]
 
 
-def test_the_order_of_the_shards_does_not_matter(make_rule, make_decided, summarise):
+def test_the_order_of_the_shards_does_not_matter(make_rule, make_decided, summarise, make_context):
     rules = [make_rule()]
     parts = [summarise(shard, make_decided(shard, [0.1, 0.3, 0.3], rules), rules) for shard in "ab"]
-    assert _merge(parts, rules, "ab") == _merge(parts[::-1], rules, "ab")
-
-
-@pytest.mark.parametrize(
-    ("scores", "expected", "warning"),
-    [
-        ([0.1, 0.2], ["a.jsonl"], "Nothing was dropped"),
-        ([0.3, 0.4, 0.1], ["a.jsonl"], "More than half of the corpus was dropped: 2 of 3"),
-        ([0.3, 0.3], ["a.jsonl"], "All 2 samples have the same score for behavior toxic"),
-        ([0.1], ["a.jsonl", "b.csv"], "lacks 1 of the corpus's shards: b.csv"),
-        ([], ["a.jsonl"], "no valid sample"),
-        ([0.1] * 9 + [0.3], ["a.jsonl"], None),
-        ([0.1, 0.3], ["a.jsonl"], "asked to drop 20.0% and reaches 50.0%"),
-    ],
-)
-def test_warnings_appear_when_and_only_when_they_apply(
-    make_rule, make_decided, summarise, scores, expected, warning
-):
-    rules = [make_rule()]
-    part = summarise("a.jsonl", make_decided("a.jsonl", scores, rules), rules)
-    warnings = _merge([part], rules, expected).warnings
-    if warning is None:
-        assert warnings == ()
-    else:
-        assert any(warning in text for text in warnings)
-
-
-def test_no_shard_at_all_is_a_report_with_a_warning(make_rule):
-    report = _merge([], [make_rule()])
-    assert report.total.rows_in == 0
-    assert any("a.jsonl" in warning for warning in report.warnings)
+    context = make_context(rules)
+    assert merge(parts, rules, context) == merge(parts[::-1], rules, context)
 
 
 @pytest.mark.parametrize("kind", ["unwanted", "wanted"])
-def test_threshold_curves_match_counting(make_rule, make_decided, summarise, kind):
+def test_threshold_curves_match_counting(make_rule, make_decided, summarise, make_context, kind):
     rules = [make_rule(kind=kind)]
     # Bin centers: no score lies on a threshold.
     scores = (np.random.default_rng(1).integers(-50, 50, 60) + 0.5) / 50
     labels = ["xy"[i % 2] for i in range(60)]
     decided = make_decided("a.jsonl", scores, rules, labels)
-    behavior = _merge([summarise("a.jsonl", decided, rules)], rules).behaviors[0]
+    behavior = merge([summarise("a.jsonl", decided, rules)], rules, make_context(rules)).behaviors[
+        0
+    ]
     curves = threshold_curves(behavior)
     assert [curve.label for curve in curves] == ["all samples", "x", "y"]
     for curve in curves:
@@ -77,10 +47,12 @@ def test_threshold_curves_match_counting(make_rule, make_decided, summarise, kin
             assert share == pytest.approx(dropped / own.height)
 
 
-def test_asked_and_actual_share_stand_side_by_side(make_rule, make_decided, summarise):
+def test_asked_and_actual_share_stand_side_by_side(
+    make_rule, make_decided, summarise, make_context
+):
     rules = [make_rule()]
     decided = make_decided("a.jsonl", [0.1, 0.2, 0.3, 0.0], rules, dropped_by_reviewer=(0,))
-    report = _merge([summarise("a.jsonl", decided, rules)], rules)
+    report = merge([summarise("a.jsonl", decided, rules)], rules, make_context(rules))
     assert (report.behaviors[0].asked_share, report.behaviors[0].actual_share) == (0.2, 0.25)
     values = {tile.name: tile.value for tile in behavior_tiles(report.behaviors[0])}
     assert values["asked to be dropped"] == "20.0 %"
@@ -92,11 +64,11 @@ def test_asked_and_actual_share_stand_side_by_side(make_rule, make_decided, summ
     [("threshold", 0.25, "—"), ("false_drop_rate", 0.01, "≤ 1.0 %")],
 )
 def test_rules_that_ask_for_no_share_say_what_they_ask_for(
-    make_rule, make_decided, summarise, method, value, asked
+    make_rule, make_decided, summarise, make_context, method, value, asked
 ):
     rules = [make_rule(method=method, value=value, known_good_rows=99)]
     part = summarise("a.jsonl", make_decided("a.jsonl", [0.1, 0.3], rules), rules)
-    report = _merge([part], rules)
+    report = merge([part], rules, make_context(rules))
     assert behavior_tiles(report.behaviors[0])[1].value == asked
 
 
@@ -135,3 +107,75 @@ def test_the_best_of_each_column_is_marked_as_it_reads():
 def test_an_impossible_table_is_refused(row):
     with pytest.raises(ValueError, match="Table 't'"):
         Table("t", ["method", "rho"], [row])
+
+
+def test_groups_come_largest_first_and_lengths_shortest_first(
+    make_rule, make_decided, summarise, make_context
+):
+    rules = [make_rule()]
+    decided = make_decided("a.jsonl", [0.1] * 6, rules, ["x", "y", "y", None, None, None])
+    texts = ["x" * 10_000, "x" * 100, "x" * 100, "да", "да", "я" * 99]
+    decided = decided.with_columns(prompt=pl.lit(""), response=pl.Series(texts))
+    report = merge([summarise("a.jsonl", decided, rules)], rules, make_context(rules))
+    assert [(row.name, row.kept) for row in report.by_label] == [(None, 3), ("y", 2), ("x", 1)]
+    assert [(row.name, row.kept) for row in report.by_length] == [
+        ("under 100", 3),
+        ("100 to 299", 2),
+        ("10,000 or more", 1),
+    ]
+    assert [(row.name, row.kept) for row in report.by_script] == [("Cyrillic", 3), ("Latin", 3)]
+    assert report.by_source == ()
+
+
+def test_many_small_groups_are_added_up(make_rule, make_decided, summarise, make_context):
+    rules = [make_rule()]
+    labels = [f"label {i}" for i in range(MOST_GROUPS + 5)] + ["label 0"]
+    scores = [0.1] * MOST_GROUPS + [0.3] * 6
+    part = summarise("a.jsonl", make_decided("a.jsonl", scores, rules, labels), rules)
+    shown = merge([part], rules, make_context(rules)).by_label
+    assert len(shown) == MOST_GROUPS
+    assert (shown[0].name, shown[0].rows_in) == ("label 0", 2)
+    assert shown[-1].name == "6 others"
+    assert sum(row.kept for row in shown) == MOST_GROUPS
+    assert sum(row.dropped for row in shown) == 6
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (
+            "unwanted",
+            [("bad dropped", "66.7 %", "2 of 3"), ("lookalike lost", "25.0 %", "1 of 4")],
+        ),
+        (
+            "wanted",
+            [("bad kept", "66.7 %", "2 of 3"), ("lookalike let through", "25.0 %", "1 of 4")],
+        ),
+    ],
+)
+def test_a_behavior_says_what_it_caught_and_what_it_cost(
+    make_rule, make_decided, summarise, make_context, kind, expected
+):
+    rules = [make_rule(kind=kind)]
+    labels = ["bad"] * 3 + ["lookalike"] * 4 + [None]
+    decided = make_decided("a.jsonl", [0.3, 0.4, 0.1, 0.5, 0.0, 0.1, 0.2, 0.9], rules, labels)
+    facts = {"toxic": BehaviorFacts(9, "bad", "lookalike")}
+    part = summarise("a.jsonl", decided, rules)
+    (behavior,) = merge([part], rules, make_context(rules, behaviors=facts)).behaviors
+    found = [(tile.name, tile.value, tile.detail) for tile in behavior_tiles(behavior)]
+    assert found[-2:] == expected
+
+
+def test_a_behavior_has_tiles_of_the_labels_that_it_is_given_and_no_others(
+    make_rule, make_decided, summarise, make_context
+):
+    rules = [make_rule()]
+    part = summarise("a.jsonl", make_decided("a.jsonl", [0.1, 0.3], rules), rules)
+    for facts, names in (
+        (BehaviorFacts(9), []),
+        (BehaviorFacts(9, "bad"), [("bad dropped", "—", "0 of 0")]),
+    ):
+        context = make_context(rules, behaviors={"toxic": facts})
+        (behavior,) = merge([part], rules, context).behaviors
+        found = [(tile.name, tile.value, tile.detail) for tile in behavior_tiles(behavior)]
+        assert found[4:] == names

@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from influcoder_lib.report.model import FunnelRow, merge
+from influcoder_lib.report.merging import merge
+from influcoder_lib.report.model import FunnelRow
 from influcoder_lib.report.pictures import DARK, LIGHT, funnel, score_histogram, threshold_curve
 
 
 @pytest.fixture
-def draw_all(make_rule, make_decided, summarise):
+def draw_all(make_rule, make_decided, summarise, make_context):
     def draw(scores, labels, shards, theme=LIGHT, threshold=0.25):
         rules = [make_rule(threshold=threshold)]
         part = summarise("a", make_decided("a", scores, rules, labels), rules)
-        behavior = merge([part], rules, [], "", {}, "", expected_shards=["a"]).behaviors[0]
+        behavior = merge([part], rules, make_context(rules)).behaviors[0]
         return (
             score_histogram(behavior, theme),
             threshold_curve(behavior, theme),

@@ -80,7 +80,7 @@ def test_more_candidates_only_add_to_fewer_and_the_seed_decides():
 
 
 def test_features_are_in_the_order_of_the_samples(engine, tmp_path):
-    found = collect(engine, SAMPLES, RowStore(tmp_path), quiet)
+    found = collect(lambda: engine, SAMPLES, RowStore(tmp_path), 64, quiet)
     assert found.samples == SAMPLES
     assert found.features.dtype == np.float16
     np.testing.assert_allclose(found.features, expected_features(engine, SAMPLES), atol=1e-3)
@@ -90,14 +90,14 @@ def test_features_are_in_the_order_of_the_samples(engine, tmp_path):
 
 
 def test_only_what_is_missing_is_computed(engine, computed, tmp_path):
-    collect(engine, SAMPLES[2:6], RowStore(tmp_path), quiet)
+    collect(lambda: engine, SAMPLES[2:6], RowStore(tmp_path), 64, quiet)
     computed.clear()
-    found = collect(engine, SAMPLES, RowStore(tmp_path), quiet)
+    found = collect(lambda: engine, SAMPLES, RowStore(tmp_path), 64, quiet)
     assert sum(computed) == found.computed == len(SAMPLES) - 4
     assert found.samples == SAMPLES
     np.testing.assert_allclose(found.features, expected_features(engine, SAMPLES), atol=1e-3)
     computed.clear()
-    again = collect(engine, list(reversed(SAMPLES)), RowStore(tmp_path), quiet)
+    again = collect(lambda: engine, list(reversed(SAMPLES)), RowStore(tmp_path), 64, quiet)
     assert computed == []
     assert again.computed == 0
     np.testing.assert_array_equal(again.features, found.features[::-1])
@@ -108,19 +108,21 @@ def test_a_killed_run_loses_only_the_batch_in_hand(engine, computed, tmp_path):
         raise KilledError
 
     with pytest.raises(KilledError):
-        collect(engine, SAMPLES, RowStore(tmp_path), kill)
+        collect(lambda: engine, SAMPLES, RowStore(tmp_path), 64, kill)
     first = sum(computed)
     assert 0 < first < len(SAMPLES)
     assert len(RowStore(tmp_path)) == first
     computed.clear()
-    found = collect(engine, SAMPLES, RowStore(tmp_path), quiet)
+    found = collect(lambda: engine, SAMPLES, RowStore(tmp_path), 64, quiet)
     assert sum(computed) == found.computed == len(SAMPLES) - first
     np.testing.assert_allclose(found.features, expected_features(engine, SAMPLES), atol=1e-3)
 
 
 def test_an_unusable_sample_is_named_with_its_reason_and_has_no_feature(engine, tmp_path):
     for _ in range(2):
-        found = collect(engine, [SAMPLES[0], EMPTY, SAMPLES[1]], RowStore(tmp_path), quiet)
+        found = collect(
+            lambda: engine, [SAMPLES[0], EMPTY, SAMPLES[1]], RowStore(tmp_path), 64, quiet
+        )
         assert found.samples == SAMPLES[:2]
         assert len(found.features) == 2
         reason = "the response has no token: its loss span is empty"
@@ -129,7 +131,7 @@ def test_an_unusable_sample_is_named_with_its_reason_and_has_no_feature(engine, 
 
 @pytest.mark.parametrize("samples", [[], [EMPTY]], ids=["none", "none usable"])
 def test_no_feature_is_an_empty_table_of_the_same_width(engine, tmp_path, samples):
-    found = collect(engine, samples, RowStore(tmp_path), quiet)
+    found = collect(lambda: engine, samples, RowStore(tmp_path), 64, quiet)
     assert found.samples == []
     assert found.features.shape == (0, 64)
     assert found.features.dtype == np.float16
@@ -137,7 +139,7 @@ def test_no_feature_is_an_empty_table_of_the_same_width(engine, tmp_path, sample
 
 def test_progress_counts_up_to_all_samples(engine, tmp_path: Path):
     said: list[str] = []
-    collect(engine, [*SAMPLES, EMPTY], RowStore(tmp_path), said.append)
+    collect(lambda: engine, [*SAMPLES, EMPTY], RowStore(tmp_path), 64, said.append)
     total = len(SAMPLES) + 1
     assert len(said) > 2
     assert said[0].startswith(f"gradients of 1 of {total} samples")

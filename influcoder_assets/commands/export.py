@@ -1,0 +1,78 @@
+"""`influcoder export`: the filtered dataset as a folder that others can load."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.markup import escape
+
+from influcoder_assets.commands.terminal import HomeOption, console, errors
+from influcoder_assets.home import find_home
+from influcoder_lib.errors import StoreError
+
+if TYPE_CHECKING:
+    from influcoder_lib.export.dataset import Exported
+
+
+def export(
+    directory: Annotated[Path, typer.Argument(help="Folder to write, new or empty.")],
+    form: Annotated[
+        Literal["parquet", "jsonl"], typer.Option("--format", help="How rows are written.")
+    ] = "parquet",
+    home: HomeOption = None,
+) -> None:
+    """Write the filtered dataset, with dropped rows and reasons, for `datasets.load_dataset`."""
+    with errors():
+        from influcoder_assets.definitions import defs  # noqa: F401
+        from influcoder_assets.maker import current_plan
+        from influcoder_assets.workspace import Workspace
+        from influcoder_lib.export.dataset import export_dataset
+
+        workspace = Workspace.open(find_home(home))
+        folder = directory.expanduser().resolve()
+        _check_apart(folder, workspace.settings.corpus.path.resolve(), workspace.data.resolve())
+        out_of_date = len(current_plan(workspace))
+        exported = export_dataset(
+            workspace.store,
+            list(workspace.shards),
+            folder,
+            form,
+            out_of_date=out_of_date,
+            licences=workspace.settings.corpus.licences,
+        )
+    _say(exported, folder, out_of_date)
+
+
+def _check_apart(folder: Path, *taken: Path) -> None:
+    """Refuse a place where the exported files would become shards, or mix with stored artifacts.
+
+    Raises:
+        StoreError: the folder lies in one of those that are taken.
+    """
+    for place in taken:
+        if folder.is_relative_to(place):
+            raise StoreError(
+                "The export cannot lie in the corpus folder or in the data folder.",
+                where=f"{folder}, which is in {place}",
+                fix="choose a folder outside",
+            )
+
+
+def _say(exported: "Exported", folder: Path, out_of_date: int) -> None:
+    if out_of_date:
+        console.print(
+            f"[red bold]{out_of_date} steps of the pipeline are out of date.[/] What is exported "
+            "was made before, and its card says so. `influcoder plan` lists the steps, "
+            "`influcoder run` makes them."
+        )
+    if exported.not_filtered:
+        named = escape(", ".join(exported.not_filtered[:5]))
+        more = ", …" if len(exported.not_filtered) > 5 else ""
+        console.print(
+            f"[red bold]{len(exported.not_filtered)} shards are missing[/], because they have not "
+            f"been filtered: {named}{more}"
+        )
+    console.print(
+        f"{exported.shards} shards: {exported.kept} rows kept, {exported.dropped} dropped, in"
+    )
+    console.print(str(folder), markup=False, highlight=False, soft_wrap=True)

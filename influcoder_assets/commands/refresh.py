@@ -1,0 +1,182 @@
+"""Commands that look at the plan and carry it out, and that change which encoder is in use."""
+
+import json
+import os
+import resource
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from influcoder_assets.commands.terminal import (
+    HomeOption,
+    JsonOption,
+    console,
+    environment,
+    errors,
+    progress,
+)
+from influcoder_assets.home import find_home
+
+_NAMED = 3
+UNTRAINED = "untrained"
+
+
+def demo(home: HomeOption = None) -> None:
+    """Prepare the demo corpus in the home and bring everything up to date."""
+    with errors():
+        from influcoder_lib.demo_corpus import write_demo_corpus
+
+        place = find_home(home)
+        counts = write_demo_corpus(place)
+        samples = sum(sum(labels.values()) for labels in counts.shards.values())
+        console.print(
+            f"demo corpus: {samples} samples in {len(counts.shards)} shards, "
+            f"{sum(counts.queries.values())} queries, in {place}"
+        )
+        _refresh(place)
+
+
+def run(
+    home: HomeOption = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Try again what failed.")] = False,
+) -> None:
+    """Bring everything up to date: exactly what `influcoder plan` lists."""
+    with errors():
+        place = find_home(home)
+        if retry:
+            from influcoder_assets.workspace import Workspace
+
+            Workspace.open(place).store.forget_failures()
+        _refresh(place)
+
+
+def redistill(home: HomeOption = None) -> None:
+    """Draw the distillation set again and train a challenger; it is used only if it is better."""
+    with errors():
+        place = find_home(home)
+        os.environ.update(environment(place))
+        from influcoder_assets.definitions import defs  # noqa: F401
+        from influcoder_assets.driver import refresh_home
+        from influcoder_assets.refresh import redistill_job
+        from influcoder_assets.workspace import Workspace
+
+        store = Workspace.open(place).store
+        before = store.current("influence_encoder")
+        with progress():
+            failures = refresh_home(place, redistill_job)
+        after, champion = (
+            Workspace.open(place).store.current(asset)
+            for asset in ("influence_encoder", "champion_encoder")
+        )
+    if after is not None and after == before:
+        console.print("Nothing that the encoder is distilled from has changed: none was trained.")
+    elif after is not None and champion is not None:
+        merits = {k.removeprefix("merit_"): v for k, v in champion.summary.items() if "merit" in k}
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in merits.items())
+        promoted = champion.summary["version"] == after.summary["version"]
+        outcome = "is in use now" if promoted else "was not better, and nothing else has changed"
+        console.print(f"version {after.summary['version']} {outcome}; on the test split: {shown}")
+    _end(failures)
+
+
+def rollback(
+    home: HomeOption = None,
+    to: Annotated[
+        str, typer.Option("--to", help="A registry version, or `untrained`; else the one before.")
+    ] = "",
+) -> None:
+    """Use an earlier encoder again: move the registry's alias. `influcoder run` follows it."""
+    with errors():
+        from influcoder_assets.champion import version_before
+        from influcoder_assets.definitions import defs  # noqa: F401
+        from influcoder_assets.maker import current_plan
+        from influcoder_assets.workspace import Workspace
+
+        workspace = Workspace.open(find_home(home))
+        target = to or version_before(workspace.store) or UNTRAINED
+        if target == UNTRAINED:
+            workspace.registry.demote()
+        else:
+            workspace.registry.promote(target)
+        steps = len(current_plan(workspace))
+    console.print(f"The alias champion now means: {target}. {steps} steps are out of date.")
+    console.print("`influcoder run` brings them up to date." if steps else "Nothing is to be made.")
+
+
+def plan(
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read every file again, whatever its time says.")
+    ] = False,
+) -> None:
+    """What is out of date, and why. JSON: a list of {asset, shard, reason}."""
+    with errors():
+        from influcoder_assets.definitions import defs  # noqa: F401
+        from influcoder_assets.maker import current_plan, standing_failures
+        from influcoder_assets.workspace import Workspace
+        from influcoder_lib import refresh
+
+        workspace = Workspace.open(find_home(home))
+        if verify:
+            workspace.hashes.forget()
+        steps = current_plan(workspace)
+        failed = standing_failures(workspace)
+    if as_json:
+        typer.echo(json.dumps(refresh.as_json(steps), indent=1))
+        return
+    table = Table("asset", "shards", "why", title=f"{len(steps)} steps", title_justify="left")
+    for group in refresh.grouped(steps):
+        table.add_row(group.asset, escape(group.names(_NAMED)), escape(group.reason))
+    console.print(table if steps else _nothing_to_make(failed))
+    _print_failures([f"{name}: {message}" for name, message in failed.items()])
+
+
+def _refresh(home: Path) -> None:
+    os.environ.update(environment(home))
+    from influcoder_assets.definitions import defs  # noqa: F401
+    from influcoder_assets.driver import expected_cost, refresh_home, summary
+    from influcoder_assets.maker import current_plan, standing_failures
+    from influcoder_assets.workspace import Workspace
+
+    began = time.monotonic()
+    failures: list[str] = []
+    steps = current_plan(Workspace.open(home))
+    if not steps:
+        nothing = _nothing_to_make(standing_failures(Workspace.open(home)))
+        console.print(f"{nothing}: the plan is empty, nothing is run.")
+    while steps:
+        console.print(expected_cost(Workspace.open(home), steps))
+        with progress():
+            failures = refresh_home(home)
+        # What changed while the run was under way is left to the next one; here, that is this one.
+        left = current_plan(Workspace.open(home))
+        steps = left if left != steps else []
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    for line in summary(Workspace.open(home)):
+        console.print(line)
+    console.print(f"pipeline {time.monotonic() - began:.0f} s, peak memory {peak:.2f} GiB")
+    standing = standing_failures(Workspace.open(home))
+    _end(failures or [f"{name}: {message}" for name, message in standing.items()])
+
+
+def _end(failures: Sequence[str]) -> None:
+    _print_failures(failures)
+    if failures:
+        raise typer.Exit(1)
+
+
+def _nothing_to_make(failed: Mapping[str, str]) -> str:
+    return "Everything else is up to date" if failed else "Everything is up to date"
+
+
+def _print_failures(failures: Sequence[str]) -> None:
+    if failures:
+        console.print("[red]This failed, and is tried again when what it is made from changes:[/]")
+        for failure in failures:
+            console.print(failure, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,200 @@
+"""The curation report: what the run did with the corpus, and what changed since the last report."""
+
+import functools
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from influcoder_assets.config import Settings
+from influcoder_assets.curation import read_rules
+from influcoder_assets.maker import Task, asset_maker
+from influcoder_lib import refresh
+from influcoder_lib.errors import StoreError
+from influcoder_lib.report.changes import Basis, Changes, compare, read_decisions
+from influcoder_lib.report.html import render_html
+from influcoder_lib.report.markdown import render_markdown
+from influcoder_lib.report.merging import BehaviorFacts, Context, merge
+from influcoder_lib.report.model import Report, read_table
+from influcoder_lib.report.standing import Standing, distillation_gap, read_standing
+from influcoder_lib.report.wording import encoder
+from influcoder_lib.store import Manifest, Store
+
+_LABELS = {"positive_label", "hard_negative_label"}
+
+
+def _settings(settings: Settings) -> dict[str, Any]:
+    behaviors = settings.behaviors.items()
+    return {
+        **settings.report.model_dump(mode="json"),
+        "behaviors": {
+            name: each.model_dump(mode="json", include=_LABELS) for name, each in behaviors
+        },
+    }
+
+
+@asset_maker(
+    group="curation",
+    inputs=(
+        "filtered_dataset",
+        "influence_scores",
+        "decision_rule",
+        "behavior_queries",
+        "encoder_comparison",
+        "champion_encoder",
+        "influence_encoder",
+        "distillation_set",
+        "gradient_projections",
+        "embedding_index",
+    ),
+    settings=_settings,
+    code_version="2",
+    kinds=("html", "markdown"),
+)
+def curation_report(task: Task) -> None:
+    """What was dropped, why, what it cost in good data, and what is not as it was: from the
+    shards' aggregates, and from the decisions that differ from the last report's."""
+    shards = task.each("filtered_dataset")
+    paths = [task.file("filtered_dataset", "aggregates.json", shard) for shard in shards]
+    rules = read_rules(task.file("decision_rule", "rules.json"))
+    report = merge([json.loads(path.read_text()) for path in paths], rules, _context(task, shards))
+    task.out("report.html").write_text(render_html(report))
+    markdown = render_markdown(report)
+    task.out("report.md").write_text(markdown)
+    task.markdown["report"] = markdown
+    task.draft.rows = report.total.rows_in
+    task.draft.summary |= _summary(report)
+
+
+def _summary(report: Report) -> dict[str, Any]:
+    changes = report.changes
+    return {
+        "headline": report.headline,
+        "rows_in": report.total.rows_in,
+        "kept": report.total.kept,
+        "dropped": report.total.dropped,
+        "quarantined": report.total.quarantined,
+        "warnings": len(report.warnings),
+        "newly_dropped": changes.newly_dropped if changes else None,
+        "restored": changes.restored if changes else None,
+    }
+
+
+def _context(task: Task, shards: list[str]) -> Context:
+    settings, sources = task.settings, task.facts.sources
+    comparison = json.loads(task.file("encoder_comparison", "comparison.json").read_text())
+    champion = task.input("champion_encoder").summary
+    queries = _queries(task.workspace.store, task.input("behavior_queries"))
+    versions = {
+        "encoder in use": encoder(champion["version"]),
+        "encoder fingerprint": champion["encoder"],
+        "target model": f"{settings.target_model.path}, {sources['target_model']}",
+        "base encoder": f"{settings.encoder.path}, {sources['base_encoder']}",
+    }
+    return Context(
+        created=max(task.input("filtered_dataset", shard).created for shard in shards),
+        headline=comparison["headline"],
+        tables=[read_table(table) for table in comparison["tables"]],
+        versions=versions,
+        expected_shards=sorted(task.facts.shards),
+        most_dropped=settings.report.most_dropped,
+        behaviors={
+            name: BehaviorFacts(len(queries[name]), each.positive_label, each.hard_negative_label)
+            for name, each in settings.behaviors.items()
+        },
+        standing=_standing(task, queries),
+        changes=_changes(task),
+    )
+
+
+def _standing(task: Task, queries: Mapping[str, frozenset[str]]) -> Standing:
+    store = task.workspace.store
+    frozen = task.input("distillation_set")
+    made_from = frozen.recipe.inputs
+    asked = _with_content(store, "behavior_queries", None, made_from.get("behavior_queries"))
+    gap = distillation_gap(
+        _by_shard(made_from, "gradient_projections"),
+        _by_shard(_inputs(task), "gradient_projections"),
+        pl.read_parquet(store.path(asked or frozen, "queries.parquet"))["sample_id"].to_list(),
+        queries,
+    )
+    return read_standing(
+        task.input("champion_encoder").summary,
+        task.input("influence_encoder").summary["version"],
+        {
+            shard: task.input("influence_scores", shard).summary.get("fidelity")
+            for shard in task.each("influence_scores")
+        },
+        gap,
+    )
+
+
+def _changes(task: Task) -> Changes | None:
+    """Against the newest report that was made from other decisions; None for the first report.
+
+    So the report of an earlier state is never compared with itself, however often it is made.
+    """
+    store, inputs = task.workspace.store, _inputs(task)
+    decisions = _by_shard(inputs, "filtered_dataset")
+    for manifest in reversed(store.history("curation_report")):
+        if _by_shard(manifest.recipe.inputs, "filtered_dataset") != decisions:
+            before = _basis(store, manifest.recipe.inputs, manifest.created)
+            return compare(before, _basis(store, inputs, "now"))
+    return None
+
+
+def _inputs(task: Task) -> Mapping[str, str]:
+    """Content of every artifact in force, by the name it has in a recipe."""
+    return {refresh.label(key): content for key, (_, content) in task.facts.recorded.items()}
+
+
+def _by_shard(inputs: Mapping[str, str], asset: str) -> dict[str, str]:
+    """Content of one sharded asset, by shard."""
+    return {
+        name.removeprefix(f"{asset}/"): content
+        for name, content in inputs.items()
+        if name.startswith(f"{asset}/")
+    }
+
+
+def _with_content(
+    store: Store, asset: str, shard: str | None, content: str | None
+) -> Manifest | None:
+    """The latest artifact with this content, if there is one."""
+    found = (each for each in reversed(store.history(asset, shard)) if each.fingerprint == content)
+    return next(found, None)
+
+
+def _basis(store: Store, inputs: Mapping[str, str], created: str) -> Basis:
+    champion, rules, queries = (
+        _with_content(store, asset, None, inputs.get(asset))
+        for asset in ("champion_encoder", "decision_rule", "behavior_queries")
+    )
+    decisions = _by_shard(inputs, "filtered_dataset")
+    return Basis(
+        created=created,
+        encoder=_encoder(champion.summary) if champion else None,
+        rules=read_rules(store.path(rules, "rules.json")) if rules else None,
+        queries=_queries(store, queries) if queries else None,
+        shards=decisions,
+        read=functools.partial(_read, store, decisions),
+    )
+
+
+def _encoder(champion: Mapping[str, Any]) -> str:
+    return f"{encoder(champion['version'])} ({champion['encoder'][:8]})"
+
+
+def _queries(store: Store, manifest: Manifest) -> dict[str, frozenset[str]]:
+    """Ids of the queries, by behavior."""
+    stored = pl.read_parquet(store.path(manifest, "queries.parquet"))
+    groups = stored.group_by("behavior").agg("sample_id")
+    return {behavior: frozenset(ids) for behavior, ids in groups.iter_rows()}
+
+
+def _read(store: Store, decisions: Mapping[str, str], shard: str) -> pl.DataFrame:
+    manifest = _with_content(store, "filtered_dataset", shard, decisions[shard])
+    if manifest is None:
+        raise StoreError("These decisions are not stored any more.", where=f"shard {shard}")
+    return read_decisions([store.path(manifest, f"{name}.parquet") for name in ("kept", "dropped")])

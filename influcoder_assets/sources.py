@@ -1,0 +1,207 @@
+"""Fingerprints of what lies outside the graph: files, models, the reviewer's list, the registry.
+
+A source is looked at by name, and whatever is costly to look at is remembered in the home.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from influcoder_lib import fingerprint
+from influcoder_lib.curation.decisions import Override, read_overrides
+from influcoder_lib.errors import DataError
+from influcoder_lib.store import Manifest, Store, write_atomically
+
+if TYPE_CHECKING:
+    from influcoder_assets.workspace import Workspace
+
+NONE = "none"
+
+
+class FileHashes:
+    """Fingerprints of files, remembered by path, size and modification time in one JSON file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._known: dict[str, list[Any]] = {}
+        self._changed = False
+        if path.is_file():
+            self._known = json.loads(path.read_text())
+
+    def of(self, path: Path) -> str:
+        """Fingerprint of a file, read only if its size or time is not the remembered one."""
+        status = path.stat()
+        stamp = [status.st_size, status.st_mtime_ns]
+        entry = self._known.get(str(path))
+        if entry is None or entry[:2] != stamp:
+            entry = [*stamp, fingerprint.of_file(path)]
+            self._known[str(path)] = entry
+            self._changed = True
+        return str(entry[2])
+
+    def forget(self) -> None:
+        """Remember nothing: every file is read again."""
+        self._known.clear()
+
+    def save(self) -> None:
+        """Write what was learnt."""
+        if self._changed:
+            write_atomically(self.path, json.dumps(self._known, indent=0).encode())
+
+
+class ReviewedShards:
+    """Which of the reviewer's entries concern which shard, remembered in one JSON file.
+
+    A shard is read only if it, or the list, has changed.
+    """
+
+    def __init__(self, path: Path, store: Store, overrides: Path | None) -> None:
+        self.path = path
+        self.store = store
+        self.overrides = overrides
+
+    def of(self, shards: Iterable[str], list_hash: str) -> dict[str, str]:
+        """Fingerprint, for each shard, of the entries whose sample it holds; `none` without any.
+
+        A list that cannot be read concerns every shard: there it is an error that says why.
+        """
+        if self.overrides is None:
+            return dict.fromkeys(shards, NONE)
+        try:
+            entries = {entry.sample_id: entry for entry in read_overrides(self.overrides)}
+        except DataError:
+            return dict.fromkeys(shards, f"unreadable {list_hash}")
+        known = self._remembered(list_hash)
+        made = {shard: self.store.current("corpus", shard) for shard in shards}
+        new = [
+            manifest
+            for shard, manifest in made.items()
+            if manifest and known.get(shard, [""])[0] != manifest.fingerprint
+        ]
+        if new:
+            known |= self._look(new, entries)
+            record = {"list": list_hash, "shards": known}
+            write_atomically(self.path, json.dumps(record, indent=0).encode())
+        return {shard: known[shard][1] if made[shard] else NONE for shard in made}
+
+    def _remembered(self, list_hash: str) -> dict[str, list[str]]:
+        record = json.loads(self.path.read_text()) if self.path.is_file() else {}
+        return record["shards"] if record.get("list") == list_hash else {}
+
+    def _look(
+        self, manifests: list[Manifest], entries: Mapping[str, Override]
+    ) -> dict[str, list[str]]:
+        places = {str(self.store.place(m) / "samples.parquet"): m for m in manifests}
+        found = (
+            pl.scan_parquet(list(places), include_file_paths="place")
+            .filter(pl.col("sample_id").is_in(list(entries)))
+            .select("place", "sample_id")
+            .collect()
+        )
+        concerned: dict[str, list[Override]] = {place: [] for place in places}
+        for place, sample_id in found.iter_rows():
+            concerned[place].append(entries[sample_id])
+        return {
+            str(manifest.shard): [manifest.fingerprint, _of_entries(concerned[place])]
+            for place, manifest in places.items()
+        }
+
+
+def look_at(workspace: "Workspace", name: str, shard: str | None) -> str:
+    """Fingerprint of a source as it is now, or of the part of it that concerns the shard."""
+    if name == "shard":
+        return of_shard(workspace, workspace.shards[str(shard)])
+    if name in BY_SHARD:
+        return BY_SHARD[name](workspace, [str(shard)])[str(shard)]
+    return WHOLE[name](workspace)
+
+
+def of_shard(workspace: "Workspace", path: Path) -> str:
+    """Fingerprint of a shard's file; one that cannot be read fails when it is made."""
+    try:
+        return workspace.hashes.of(path)
+    except FileNotFoundError:
+        return "missing"
+    except OSError as error:
+        return f"unreadable: {error.strerror}"
+
+
+def _queries(workspace: "Workspace") -> str:
+    behaviors = workspace.settings.behaviors
+    return _of_files(workspace, {name: each.queries for name, each in behaviors.items()})
+
+
+def _known_good(workspace: "Workspace") -> str:
+    behaviors = workspace.settings.behaviors
+    return _of_files(workspace, {name: each.known_good for name, each in behaviors.items()})
+
+
+def _target_model(workspace: "Workspace") -> str:
+    adapter = workspace.settings.target_model.adapter
+    files = sorted(adapter.path.glob("adapter_*")) if adapter.source == "peft" else []
+    hash_file = workspace.hashes.of
+    return fingerprint.of_pairs(
+        [
+            ("model", workspace.target_files.fingerprint(hash_file)),
+            *((path.name, hash_file(path)) for path in files),
+        ]
+    )
+
+
+def _base_encoder(workspace: "Workspace") -> str:
+    return workspace.encoder_files.fingerprint(workspace.hashes.of)
+
+
+def _champion(workspace: "Workspace") -> str:
+    """The version with the alias; of a database that has not changed, the remembered one: loading
+    MLflow takes seconds."""
+    database = workspace.registry.database
+    if database is None:
+        return workspace.registry.champion() or NONE
+    if not database.is_file():
+        return NONE
+    memory, content = workspace.data / "champion.json", workspace.hashes.of(database)
+    record = json.loads(memory.read_text()) if memory.is_file() else {}
+    if record.get("database") != content:
+        record = {"database": content, "version": workspace.registry.champion() or NONE}
+        write_atomically(memory, json.dumps(record).encode())
+    return str(record["version"])
+
+
+def _overrides(workspace: "Workspace", shards: Iterable[str]) -> dict[str, str]:
+    path = workspace.settings.overrides
+    reviewed = ReviewedShards(workspace.data / "reviewed_shards.json", workspace.store, path)
+    return reviewed.of(shards, _of_optional(workspace, path))
+
+
+WHOLE: Mapping[str, Callable[["Workspace"], str]] = {
+    "queries": _queries,
+    "known_good": _known_good,
+    "target_model": _target_model,
+    "base_encoder": _base_encoder,
+    "champion": _champion,
+}
+BY_SHARD: Mapping[str, Callable[["Workspace", Iterable[str]], dict[str, str]]] = {
+    "overrides": _overrides,
+}
+
+
+def _of_files(workspace: "Workspace", files: Mapping[str, Path | None]) -> str:
+    return fingerprint.of_pairs(
+        (name, _of_optional(workspace, path)) for name, path in files.items()
+    )
+
+
+def _of_optional(workspace: "Workspace", path: Path | None) -> str:
+    if path is None:
+        return NONE
+    return workspace.hashes.of(path) if path.is_file() else "missing"
+
+
+def _of_entries(entries: list[Override]) -> str:
+    if not entries:
+        return NONE
+    return fingerprint.of_json(sorted([e.sample_id, e.decision, e.note] for e in entries))

@@ -1,0 +1,1 @@
+"""Looking back: what was decided and why, what it was made from, and what is like it."""

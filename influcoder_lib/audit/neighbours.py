@@ -1,0 +1,116 @@
+"""Which samples of the corpus are like a vector: every live segment searched together."""
+
+from dataclasses import dataclass, fields
+
+import faiss
+import numpy as np
+import polars as pl
+
+from influcoder_lib.audit.catalog import Catalog
+from influcoder_lib.curation.index import read_vectors
+from influcoder_lib.store import Store
+
+_DECISIONS = """
+SELECT shard, sample_id, file, row, label, decision FROM decisions WHERE shard_state = 'live'
+"""
+
+# As in scores: far above float32's rounding error, far below what means something.
+_DECIMALS = 6
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A sample of the corpus and its cosine with what was asked for.
+
+    `decision` is keep or drop. It, file, row and label are null where nothing is decided yet.
+    """
+
+    cosine: float
+    sample_id: str
+    shard: str
+    file: str | None
+    row: int | None
+    label: str | None
+    decision: str | None
+    prompt: str | None
+    response: str | None
+
+
+class LiveIndex:
+    """The embeddings, by one encoder, of all shards whose files are there; held in memory.
+
+    `missing` names live shards that this encoder has not embedded yet. A million samples of width
+    384 take 1.5 GB.
+
+    Raises:
+        StoreError: a stored file is missing or damaged.
+    """
+
+    def __init__(self, store: Store, catalog: Catalog, encoder: str) -> None:
+        self._store = store
+        live = catalog.frame("SELECT shard FROM shards WHERE state = 'live' ORDER BY shard")
+        found = {shard: store.current("corpus_embeddings", shard) for shard in live["shard"]}
+        ready = {
+            shard: manifest
+            for shard, manifest in found.items()
+            if manifest is not None and manifest.summary["encoder"] == encoder
+        }
+        self.missing = sorted(found.keys() - ready.keys())
+        ids: list[pl.DataFrame] = []
+        self._index: faiss.Index | None = None
+        for shard, manifest in ready.items():
+            vectors = read_vectors(store.path(manifest, "segment.faiss"))
+            self._index = self._index or faiss.IndexFlatIP(vectors.shape[1])
+            self._index.add(vectors)
+            own = pl.read_parquet(store.path(manifest, "ids.parquet"), columns=["sample_id"])
+            ids.append(own.with_columns(shard=pl.lit(shard)))
+        self._rows = _with_decisions(ids, catalog)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def nearest(self, vector: np.ndarray, top: int) -> list[Neighbour]:
+        """The `top` samples with the highest cosine with a unit vector (d,) float32."""
+        return self._search(vector, min(top, len(self)), faiss.IDSelectorAll())
+
+    def nearest_decided(
+        self, vector: np.ndarray, top: int, decision: str, without: str
+    ) -> list[Neighbour]:
+        """The same among samples with this decision, and without the sample of that id."""
+        wanted = (pl.col("decision") == decision) & (pl.col("sample_id") != without)
+        among = self._rows.select(wanted.fill_null(False).arg_true()).to_series().to_numpy()
+        return self._search(vector, min(top, len(among)), faiss.IDSelectorBatch(among))
+
+    def _search(self, vector: np.ndarray, top: int, among: faiss.IDSelector) -> list[Neighbour]:
+        if self._index is None or top == 0:
+            return []
+        query = vector.reshape(1, -1).astype(np.float32)
+        chosen = faiss.SearchParameters()
+        chosen.sel = among
+        cosines, rows = self._index.search(query, top, params=chosen)
+        hits = self._rows[rows[0]].with_columns(
+            cosine=cosines[0].astype(np.float64).round(_DECIMALS)
+        )
+        hits = hits.join(self._texts(hits), on=("shard", "sample_id"), how="left")
+        hits = hits.sort("cosine", "sample_id", "shard", descending=[True, False, False])
+        names = [field.name for field in fields(Neighbour)]
+        return [Neighbour(*row) for row in hits.select(names).iter_rows()]
+
+    def _texts(self, hits: pl.DataFrame) -> pl.DataFrame:
+        """Prompt and response of the hits, from the samples of their shards."""
+        parts = []
+        for (shard,), own in hits.group_by("shard"):
+            folder = self._store.place(self._store.require("corpus", str(shard)))
+            samples = pl.scan_parquet(folder / "samples.parquet")
+            wanted = samples.filter(pl.col("sample_id").is_in(own["sample_id"].implode()))
+            texts = wanted.select("sample_id", "prompt", "response").collect()
+            parts.append(texts.with_columns(shard=pl.lit(shard)))
+        return pl.concat(parts)
+
+
+def _with_decisions(ids: list[pl.DataFrame], catalog: Catalog) -> pl.DataFrame:
+    """What is known of every vector's sample, in the order of the vectors."""
+    schema = {"sample_id": pl.String, "shard": pl.String}
+    rows = pl.concat([pl.DataFrame(schema=schema), *ids])
+    decided = catalog.frame(_DECISIONS)
+    return rows.join(decided, on=("shard", "sample_id"), how="left", maintain_order="left")

@@ -1,0 +1,100 @@
+"""Which samples of the corpus push the model most towards an output, as the champion sees it."""
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from influcoder_lib.audit.catalog import Catalog
+from influcoder_lib.audit.neighbours import LiveIndex, Neighbour
+from influcoder_lib.errors import DataError
+from influcoder_lib.fingerprint import sample_id
+from influcoder_lib.ingest import Columns, ingest
+from influcoder_lib.samples import Sample, read_samples, to_samples
+from influcoder_lib.store import Store
+from influcoder_lib.student.encoder import InfluenceEncoder
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a search found, nearest first, and how long encoding and looking up took.
+
+    `truncated`: the text is longer than the encoder's window, and its tail was not read.
+    """
+
+    sample: Sample
+    found: list[Neighbour]
+    milliseconds: float
+    truncated: bool
+
+
+class Searcher:
+    """The champion and the embeddings of all live shards, loaded once and searched many times.
+
+    `missing` names live shards that the champion has not embedded yet.
+
+    Raises:
+        StoreError: there is no champion yet, or a stored file is missing or damaged.
+        ModelError: the encoder cannot be loaded.
+        DataError: nothing is embedded by the champion yet.
+    """
+
+    def __init__(self, store: Store) -> None:
+        champion = store.require("champion_encoder")
+        self._index = LiveIndex(store, Catalog(store), champion.summary["encoder"])
+        if not len(self._index):
+            raise DataError(
+                "The encoder in use has embedded no sample of the corpus yet.",
+                fix="type `influcoder run`",
+            )
+        self.missing = self._index.missing
+        folder = store.folder(champion) / "encoder"
+        self._encoder = InfluenceEncoder.load(folder, champion.summary["window"])
+        self._encoder.encode([output("", "warm up")])
+
+    def search(self, sample: Sample, top: int) -> Answer:
+        """The `top` samples with the highest cosine with this one."""
+        began = time.perf_counter()
+        (vector,) = self._encoder.encode([sample])
+        found = self._index.nearest(vector, top)
+        milliseconds = 1000 * (time.perf_counter() - began)
+        (truncated,) = self._encoder.truncated([sample])
+        return Answer(sample, found, milliseconds, bool(truncated))
+
+
+def output(prompt: str, response: str) -> Sample:
+    """The model's output `response` to `prompt`, which may be empty, as a sample.
+
+    Raises:
+        DataError: the response is blank.
+    """
+    if not response.strip():
+        raise DataError("The output to search for is blank.", fix="give some text")
+    return Sample(sample_id(prompt, response), prompt, response)
+
+
+def read_outputs(path: Path, columns: Columns, max_characters: int) -> Sequence[Sample]:
+    """Outputs to search for, from a file of the same form as a shard.
+
+    Raises:
+        DataError: the file is missing, cannot be read, has no row, or has a bad one.
+    """
+    if not path.is_file():
+        raise DataError("The file to search for does not exist.", where=f"file {path}")
+    with tempfile.TemporaryDirectory() as folder:
+        samples, bad = Path(folder, "samples.parquet"), Path(folder, "bad.parquet")
+        found = ingest(path, path.name, columns, samples, bad, max_characters)
+        rows, reasons = to_samples(read_samples(samples)), pl.read_parquet(bad)
+    if found.quarantined:
+        first = reasons.row(0, named=True)
+        raise DataError(
+            f"{found.quarantined} rows are bad; the first: {first['reason']}.",
+            where=f"file {path}, row {first['row']}, field {first['field']}",
+            fix="mend or remove those rows",
+        )
+    if not rows:
+        raise DataError("The file to search for has no rows.", where=f"file {path}")
+    return rows

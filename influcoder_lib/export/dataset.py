@@ -1,0 +1,219 @@
+"""Writing the filtered dataset to a folder: whole or not at all, equal inputs to equal bytes."""
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from influcoder_lib.errors import DataError, StoreError
+from influcoder_lib.export.card import Description, render_card
+from influcoder_lib.export.origin import FILTERED, Decider, Origin, ShardOrigin, find_origin
+from influcoder_lib.export.tables import Format, read_part, write_part
+from influcoder_lib.report.model import DropReason, FunnelRow
+from influcoder_lib.store import Store
+
+SCHEMA = 1
+_STORED = {"data": "kept.parquet", "dropped": "dropped.parquet"}
+_OF_ONE_SAMPLE = ("sample_id", "shard", "file", "row", "raw_hash")
+_KINDS = ["source", "label", "behavior", "rule"]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written: rows, shards, and the shards that are missing as they were not filtered."""
+
+    kept: int
+    dropped: int
+    shards: int
+    not_filtered: Sequence[str]
+
+
+def export_dataset(
+    store: Store,
+    shards: Sequence[str],
+    folder: Path,
+    form: Format,
+    *,
+    out_of_date: int,
+    licences: Mapping[str, str],
+) -> Exported:
+    """Write the filtered shards, the dropped rows, manifest.json and README.md into a new folder.
+
+    One shard is in memory at a time. On any error, nothing is left behind.
+
+    Args:
+        shards: the corpus's shards now, by partition key; others are not exported.
+        folder: absolute path; there is nothing there, or an empty folder.
+        out_of_date: how many steps of the plan are still to be made, for the card.
+        licences: licence by source, for the card.
+
+    Raises:
+        DataError: nothing was filtered yet, or no sample was kept.
+        StoreError: there is something at `folder`, or it cannot be written; or a stored file is
+            damaged, or a shard was made from something that is no longer on record.
+    """
+    _check_free(folder)
+    origin, not_filtered = _origin(store, sorted(shards))
+    with _written_whole(folder) as staging:
+        files, tally = _write_shards(store, origin, staging, form)
+        described = Description(
+            origin=origin,
+            form=form,
+            by_source=_funnel(tally, "source"),
+            by_label=_funnel(tally, "label"),
+            drop_reasons=_drop_reasons(tally),
+            licences=licences,
+            out_of_date=out_of_date,
+            not_filtered=not_filtered,
+        )
+        _write_text(staging / "manifest.json", json.dumps(_manifest(described, files), indent=1))
+        _write_text(staging / "README.md", render_card(described))
+    totals = origin.totals
+    return Exported(totals["kept"], totals["dropped"], len(origin.shards), not_filtered)
+
+
+def _origin(store: Store, shards: Sequence[str]) -> tuple[Origin, list[str]]:
+    """Where the filtered ones of the shards come from, and the names of the others."""
+    current = {shard: store.current(FILTERED, shard) for shard in shards}
+    filtered = [manifest for manifest in current.values() if manifest is not None]
+    if not filtered:
+        raise DataError(
+            "Nothing has been filtered yet, so there is nothing to export.",
+            where=str(store.root),
+            fix="type `influcoder run` first",
+        )
+    origin = find_origin(store, filtered)
+    if not origin.totals["kept"]:
+        raise DataError(
+            "No sample was kept, so there is no dataset to export.",
+            where=str(store.root),
+            fix="see the report for what was dropped, and choose a milder rule",
+        )
+    return origin, [shard for shard, manifest in current.items() if manifest is None]
+
+
+def _write_shards(
+    store: Store, origin: Origin, staging: Path, form: Format
+) -> tuple[list[dict[str, Any]], pl.DataFrame]:
+    """Write both tables of every shard; the manifest's entries, and counts of what was written."""
+    files, tallies = [], []
+    for part, stored in _STORED.items():
+        (staging / part).mkdir()
+        for shard in origin.shards:
+            rows = read_part(store.path(shard.filtered, stored), part)
+            tallies.append(_tally(rows, part))
+            path = staging / part / f"{shard.name}.{form}"
+            if write_part(rows, path, form):
+                files.append({"path": f"{part}/{path.name}", "rows": len(rows), **_identity(path)})
+    return files, pl.concat(tallies)
+
+
+def _tally(rows: pl.DataFrame, part: str) -> pl.DataFrame:
+    """How many rows of each kind: columns of `_KINDS`, part and rows."""
+    absent = [pl.lit(None, pl.String).alias(name) for name in _KINDS if name not in rows.columns]
+    counted = rows.with_columns(absent).group_by(_KINDS).agg(rows=pl.len().cast(pl.Int64))
+    return counted.with_columns(part=pl.lit(part))
+
+
+def _funnel(tally: pl.DataFrame, kind: str) -> list[FunnelRow]:
+    """Kept and dropped rows by one column, the largest group first."""
+    kept, dropped = (
+        pl.col("rows").filter(pl.col("part") == part).sum() for part in ("data", "dropped")
+    )
+    found = tally.group_by(kind).agg(kept=kept, dropped=dropped)
+    ordered = found.sort(-(pl.col("kept") + pl.col("dropped")), kind)
+    return [FunnelRow(name, kept, dropped, None) for name, kept, dropped in ordered.iter_rows()]
+
+
+def _drop_reasons(tally: pl.DataFrame) -> list[DropReason]:
+    dropped = tally.filter(pl.col("part") == "dropped")
+    found = dropped.group_by("rule", "behavior").agg(pl.col("rows").sum())
+    ordered = found.sort(-pl.col("rows"), "rule", "behavior")
+    return [DropReason(*row) for row in ordered.iter_rows()]
+
+
+def _identity(path: Path) -> dict[str, Any]:
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return {"bytes": path.stat().st_size, "sha256": digest}
+
+
+def _manifest(described: Description, files: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    origin = described.origin
+    return {
+        "schema": SCHEMA,
+        "created": origin.created,
+        "influcoder": version("influcoder"),
+        "format": described.form,
+        "counts": origin.totals,
+        "steps_out_of_date": described.out_of_date,
+        "shards_not_filtered": list(described.not_filtered),
+        "licences": dict(described.licences),
+        "decided_by": [_decider_entry(each) for each in origin.deciders],
+        "shards": [_shard_entry(each) for each in origin.shards],
+        "files": list(files),
+    }
+
+
+def _decider_entry(decider: Decider) -> dict[str, Any]:
+    """Encoder, target model, rules, queries, code versions and runs, without the sample traced."""
+    found = {
+        name: value for name, value in asdict(decider.trace).items() if name not in _OF_ONE_SAMPLE
+    }
+    return {"shards": decider.shards, **found, "fidelity": dict(decider.fidelity)}
+
+
+def _shard_entry(shard: ShardOrigin) -> dict[str, Any]:
+    return {
+        "shard": shard.name,
+        "raw_file": shard.corpus.summary["file"],
+        "raw_fingerprint": shard.corpus.recipe.inputs["source:shard"],
+        **shard.counts,
+        "filtered_dataset": shard.filtered.fingerprint,
+        "decision_rule": shard.decision_rule,
+        "encoder": shard.encoder,
+        "dagster_run": shard.filtered.run_id,
+    }
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+
+
+def _check_free(folder: Path) -> None:
+    if not folder.parent.is_dir():
+        problem, fix = "The folder to export into has no parent.", f"make {folder.parent} first"
+    elif folder.is_dir() and not any(folder.iterdir()):
+        return
+    elif os.path.lexists(folder):
+        problem, fix = "There is something at the place to export to.", "choose another folder"
+    else:
+        return
+    raise StoreError(problem, where=str(folder), allowed="a new or an empty folder", fix=fix)
+
+
+@contextmanager
+def _written_whole(folder: Path) -> Iterator[Path]:
+    """A folder beside the final one, which takes its place at the end."""
+    staging = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
+    try:
+        staging.mkdir()
+        yield staging
+        staging.replace(folder)
+    except OSError as error:
+        raise StoreError(
+            f"The export cannot be written: {error.strerror or error}.",
+            where=str(folder),
+            fix="choose a folder that you may write to, on a disk with room",
+        ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)

@@ -1,0 +1,110 @@
+"""The groups that kept and dropped samples are counted in: label, source, length and script.
+
+A script says which language a sample may be in, and costs a glance at its letters: the Unicode
+script that most letters of prompt and response belong to. Equally many go to the earlier script of
+SCRIPTS, "other" last; without a letter it is "none". Japanese with more kanji than kana reads
+"Han".
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import polars as pl
+
+Json = dict[str, Any]
+
+GROUPS = ("label", "source", "length", "script")
+_EDGES = (100, 300, 1000, 3000, 10_000)
+LENGTHS = (
+    "under 100",
+    "100 to 299",
+    "300 to 999",
+    "1,000 to 2,999",
+    "3,000 to 9,999",
+    "10,000 or more",
+)
+"""Buckets of a response's length in characters, shortest first."""
+
+SCRIPTS = {
+    "Latin": r"\p{Latin}",
+    "Cyrillic": r"\p{Cyrillic}",
+    "Greek": r"\p{Greek}",
+    "Arabic": r"\p{Arabic}",
+    "Hebrew": r"\p{Hebrew}",
+    "Devanagari": r"\p{Devanagari}",
+    "Bengali": r"\p{Bengali}",
+    "Tamil": r"\p{Tamil}",
+    "Thai": r"\p{Thai}",
+    "Han": r"\p{Han}",
+    "Kana": r"[\p{Hiragana}\p{Katakana}]",
+    "Hangul": r"\p{Hangul}",
+}
+"""Scripts by name, each with the pattern of its characters."""
+
+
+def count_groups(decided: pl.DataFrame) -> dict[str, list[Json]]:
+    """For each of GROUPS, [{name, kept, dropped}] by name, nulls last.
+
+    `decided` has prompt, response, label, source and decision ("keep" or "drop").
+    """
+    rows = decided.select(
+        "label",
+        "source",
+        length=_bucket(pl.col("response").str.len_chars()),
+        script=dominant_script(decided),
+        kept=(pl.col("decision") == "keep").cast(pl.Int64),
+        dropped=(pl.col("decision") == "drop").cast(pl.Int64),
+    )
+    counted = {
+        group: rows.group_by(name=group).agg(pl.col("kept", "dropped").sum()).to_dicts()
+        for group in GROUPS
+    }
+    return {group: add_groups(found) for group, found in counted.items()}
+
+
+def dominant_script(samples: pl.DataFrame) -> pl.Series:
+    """Name of the script of each row's prompt and response, see above."""
+    text = pl.concat_str("prompt", "response")
+    letters = samples.select(
+        text.str.count_matches(rf"[\p{{L}}&&{pattern}]").alias(name)
+        for name, pattern in {**SCRIPTS, "any": r"\p{L}"}.items()
+    )
+    counts = letters.with_columns(other=pl.col("any") - pl.sum_horizontal(*SCRIPTS))
+    names = [*SCRIPTS, "other"]
+    most = pl.max_horizontal(names)
+    script = pl.coalesce(pl.when(pl.col(name) == most).then(pl.lit(name)) for name in names)
+    return counts.select(
+        pl.when(pl.col("any") == 0).then(pl.lit("none")).otherwise(script)
+    ).to_series()
+
+
+def _bucket(characters: pl.Expr) -> pl.Expr:
+    below = (
+        pl.when(characters < edge).then(pl.lit(name))
+        for edge, name in zip(_EDGES, LENGTHS, strict=False)
+    )
+    return pl.coalesce(*below, pl.lit(LENGTHS[-1]))
+
+
+def add_groups(rows: Iterable[Json]) -> list[Json]:
+    """Sum kept and dropped of rows with equal names; by name, nulls last."""
+    return add_rows(rows, keys=("name",), values=("kept", "dropped"))
+
+
+def add_rows(rows: Iterable[Json], keys: tuple[str, ...], values: tuple[str, ...]) -> list[Json]:
+    """Sum the values of rows with equal keys; sorted by key, nulls last."""
+    totals: dict[tuple[str | None, ...], Counter[str]] = {}
+    for row in rows:
+        total = totals.setdefault(tuple(row[key] for key in keys), Counter())
+        total.update({value: row[value] for value in values})
+    ordered = sorted(totals.items(), key=lambda item: [null_last(part) for part in item[0]])
+    return [
+        {**dict(zip(keys, key, strict=True)), **{value: total[value] for value in values}}
+        for key, total in ordered
+    ]
+
+
+def null_last(value: str | None) -> tuple[bool, str]:
+    """Sorting key of a name that may be missing."""
+    return value is None, value or ""

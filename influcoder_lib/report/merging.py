@@ -1,0 +1,166 @@
+"""From the shards' aggregates, and what is known beside them, to the report."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from influcoder_lib.curation.decisions import Rule
+from influcoder_lib.report import alerts
+from influcoder_lib.report.changes import Changes
+from influcoder_lib.report.groups import LENGTHS
+from influcoder_lib.report.model import (
+    BehaviorReport,
+    DropReason,
+    FunnelRow,
+    LabelHistogram,
+    ListedQuery,
+    ListedSample,
+    Report,
+    Table,
+    Truncation,
+)
+from influcoder_lib.report.standing import Standing
+from influcoder_lib.report.sums import combine
+
+MOST_GROUPS = 30
+
+
+@dataclass(frozen=True)
+class BehaviorFacts:
+    """What the aggregates do not know of a behavior: how many queries it has, and its labels."""
+
+    queries: int
+    positive_label: str | None = None
+    hard_negative_label: str | None = None
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a report says beside what is in the aggregates.
+
+    `headline` is one or two sentences: the outcome, or what is wrong with it. `tables` are shown
+    as they are, such as the comparison with the baselines. `versions` is provenance, name to
+    value. Of `expected_shards`, the partition keys of the corpus, absent ones become a warning,
+    and so does a dropped share above `most_dropped`. `behaviors` has every behavior of the rules.
+    """
+
+    created: str
+    headline: str
+    tables: Sequence[Table]
+    versions: Mapping[str, str]
+    expected_shards: Sequence[str]
+    most_dropped: float
+    behaviors: Mapping[str, BehaviorFacts]
+    standing: Standing
+    changes: Changes | None
+    title: str = "Curation report"
+
+
+def merge(aggregates: Sequence[dict[str, Any]], rules: Sequence[Rule], context: Context) -> Report:
+    """Build the report from the aggregates of all shards, in any order.
+
+    Args:
+        aggregates: what `aggregates.shard_aggregates` returned, one dict a shard.
+        rules: the decision rules in force, in the order in which to show them.
+        context: everything else.
+
+    Raises:
+        StoreError: the aggregates do not belong together or to these rules.
+    """
+    ordered = sorted(aggregates, key=lambda part: str(part["shard"]))
+    whole = combine(ordered, rules)
+    labels = {row["name"]: _group_row(row) for row in whole["groups"]["label"]}
+    behaviors = tuple(
+        _behavior(rule, whole["behaviors"][rule.behavior], context.behaviors[rule.behavior], labels)
+        for rule in rules
+    )
+    total = _shard_row("all shards", whole)
+    missing = sorted(set(context.expected_shards) - {part["shard"] for part in ordered})
+    return Report(
+        title=context.title,
+        created=context.created,
+        versions=dict(context.versions),
+        headline=context.headline,
+        warnings=(
+            *alerts.of_shards(missing),
+            *alerts.of_total(total, context.most_dropped),
+            *(alert for behavior in behaviors for alert in alerts.of_behavior(behavior)),
+            *alerts.of_standing(context.standing),
+        ),
+        total=total,
+        by_shard=tuple(_shard_row(part["shard"], part) for part in ordered),
+        by_label=_largest_first(whole["groups"]["label"]),
+        by_source=_largest_first(whole["groups"]["source"]),
+        by_length=_by_length(whole["groups"]["length"]),
+        by_script=_largest_first(whole["groups"]["script"]),
+        drop_reasons=tuple(
+            DropReason(**row)
+            for row in sorted(whole["drop_reasons"], key=lambda row: -int(row["rows"]))
+        ),
+        behaviors=behaviors,
+        quarantine=dict(sorted(whole["quarantine"].items(), key=lambda item: -item[1])),
+        truncation=Truncation(
+            encoder=whole["truncated"]["encoder"],
+            encoder_measured=total.kept + total.dropped,
+            teacher=whole["truncated"]["teacher"],
+            teacher_measured=whole["truncated"]["teacher_measured"],
+        ),
+        tables=tuple(context.tables),
+        standing=context.standing,
+        changes=context.changes,
+    )
+
+
+def _behavior(
+    rule: Rule,
+    found: dict[str, Any],
+    facts: BehaviorFacts,
+    labels: Mapping[str | None, FunnelRow],
+) -> BehaviorReport:
+    positive, hard_negative = (
+        None if label is None else labels.get(label, FunnelRow(label, 0, 0, None))
+        for label in (facts.positive_label, facts.hard_negative_label)
+    )
+    return BehaviorReport(
+        rule=rule,
+        queries=facts.queries,
+        positive=positive,
+        hard_negative=hard_negative,
+        rows=found["rows"],
+        lowest=found["lowest"],
+        highest=found["highest"],
+        histograms=tuple(
+            LabelHistogram(row["label"], tuple(row["counts"]), row["beyond"])
+            for row in found["histogram"]
+        ),
+        **{name: tuple(map(_listed, found[name])) for name in ("top", "above", "below")},
+    )
+
+
+def _listed(sample: dict[str, Any]) -> ListedSample:
+    return ListedSample(**{**sample, "best_query": ListedQuery(**sample["best_query"])})
+
+
+def _shard_row(name: str, counts: dict[str, Any]) -> FunnelRow:
+    return FunnelRow(name, counts["kept"], counts["dropped"], counts["quarantined"])
+
+
+def _group_row(counts: dict[str, Any]) -> FunnelRow:
+    return FunnelRow(counts["name"], counts["kept"], counts["dropped"], None)
+
+
+def _largest_first(counts: Sequence[dict[str, Any]]) -> tuple[FunnelRow, ...]:
+    """At most MOST_GROUPS rows, the smaller groups added up; empty where no row has a name."""
+    rows = sorted(map(_group_row, counts), key=lambda row: (-row.rows_in, row.name or ""))
+    if all(row.name is None for row in rows):
+        return ()
+    if len(rows) <= MOST_GROUPS:
+        return tuple(rows)
+    shown, rest = rows[: MOST_GROUPS - 1], rows[MOST_GROUPS - 1 :]
+    kept, dropped = sum(row.kept for row in rest), sum(row.dropped for row in rest)
+    return (*shown, FunnelRow(f"{len(rest):,} others", kept, dropped, None))
+
+
+def _by_length(counts: Sequence[dict[str, Any]]) -> tuple[FunnelRow, ...]:
+    rows = map(_group_row, counts)
+    return tuple(sorted(rows, key=lambda row: LENGTHS.index(str(row.name))))

@@ -1,0 +1,107 @@
+"""How the shards' aggregates add up: to what one shard that holds all rows would give."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from influcoder_lib.curation.decisions import Rule
+from influcoder_lib.errors import StoreError
+from influcoder_lib.report.aggregates import BIN_EDGES, COUNTS, NEAR, SCHEMA, TOP, TRUNCATED
+from influcoder_lib.report.groups import GROUPS, Json, add_groups, add_rows, null_last
+
+
+def combine(aggregates: Sequence[Json], rules: Sequence[Rule]) -> Json:
+    """Add up the aggregates of several shards: what one shard holding all rows would give.
+
+    Raises:
+        StoreError: an aggregate has another layout or was made with other rules, or a shard
+            is there twice.
+    """
+    _check_combinable(aggregates, rules)
+    listed = [part["behaviors"] for part in aggregates]
+    return {
+        "schema": SCHEMA,
+        **{name: sum(part[name] for part in aggregates) for name in COUNTS},
+        "groups": {
+            group: add_groups(row for part in aggregates for row in part["groups"][group])
+            for group in GROUPS
+        },
+        "drop_reasons": add_rows(
+            (row for part in aggregates for row in part["drop_reasons"]),
+            keys=("rule", "behavior"),
+            values=("rows",),
+        ),
+        "quarantine": _add_counts(part["quarantine"] for part in aggregates),
+        "truncated": {
+            name: sum(part["truncated"][name] for part in aggregates) for name in TRUNCATED
+        },
+        "behaviors": {
+            rule.behavior: _combine_behavior(rule, [shard[rule.behavior] for shard in listed])
+            for rule in rules
+        },
+    }
+
+
+def _check_combinable(aggregates: Sequence[Json], rules: Sequence[Rule]) -> None:
+    asked = {rule.behavior: rule.to_dict() for rule in rules}
+    seen: set[str] = set()
+    for part in aggregates:
+        shard = part["shard"]
+        if part["schema"] != SCHEMA:
+            problem = f"The report aggregates of shard {shard} have another layout."
+        elif {name: found["rule"] for name, found in part["behaviors"].items()} != asked:
+            problem = f"Shard {shard} was filtered with other decision rules than the current ones."
+        elif shard in seen:
+            problem = f"Shard {shard} is in the report twice."
+        else:
+            seen.add(shard)
+            continue
+        raise StoreError(
+            problem,
+            where=f"filtered_dataset, shard {shard}",
+            fix="Materialise filtered_dataset of this shard again.",
+        )
+
+
+def _combine_behavior(rule: Rule, parts: Sequence[Json]) -> Json:
+    histogram: dict[str | None, tuple[int, np.ndarray]] = {}
+    for row in (row for part in parts for row in part["histogram"]):
+        beyond, counts = histogram.get(row["label"], (0, np.zeros(len(BIN_EDGES) - 1, int)))
+        histogram[row["label"]] = (beyond + row["beyond"], counts + np.array(row["counts"]))
+    filled = [part for part in parts if part["rows"]]
+    return {
+        "rule": rule.to_dict(),
+        "rows": sum(part["rows"] for part in parts),
+        "lowest": min((part["lowest"] for part in filled), default=None),
+        "highest": max((part["highest"] for part in filled), default=None),
+        "histogram": [
+            {"label": label, "beyond": beyond, "counts": counts.tolist()}
+            for label, (beyond, counts) in sorted(
+                histogram.items(), key=lambda item: null_last(item[0])
+            )
+        ],
+        "top": _join(parts, "top", _highest_first)[:TOP],
+        "above": _join(parts, "above", _lowest_first)[:NEAR],
+        "below": _join(parts, "below", _highest_first)[:NEAR],
+    }
+
+
+def _join(parts: Sequence[Json], name: str, order: Any) -> list[Json]:
+    return sorted((sample for part in parts for sample in part[name]), key=order)
+
+
+def _highest_first(sample: Json) -> tuple[Any, ...]:
+    return -sample["score"], sample["sample_id"], sample["file"], sample["row"]
+
+
+def _lowest_first(sample: Json) -> tuple[Any, ...]:
+    return sample["score"], sample["sample_id"], sample["file"], sample["row"]
+
+
+def _add_counts(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for part in counts:
+        total.update(part)
+    return dict(sorted(total.items()))
