@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from influcoder_assets.commands import audit, refresh
+from influcoder_assets.commands import audit, export, refresh, status
 from influcoder_assets.commands.terminal import HomeOption, console, environment, errors
 from influcoder_assets.home import find_home, init_home
 
@@ -50,6 +50,8 @@ for command in (
     audit.explain,
     audit.search,
     audit.sql,
+    status.status,
+    export.export,
 ):
     app.command()(command)
 

@@ -3,6 +3,7 @@
 import functools
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -85,7 +86,7 @@ def _context(task: Task, shards: list[str]) -> Context:
     settings, sources = task.settings, task.facts.sources
     comparison = json.loads(task.file("encoder_comparison", "comparison.json").read_text())
     champion = task.input("champion_encoder").summary
-    queries = _queries(task.workspace.store, task.input("behavior_queries"))
+    queries = _queries(task.file("behavior_queries", "queries.parquet"))
     versions = {
         "encoder in use": encoder(champion["version"]),
         "encoder fingerprint": champion["encoder"],
@@ -109,14 +110,14 @@ def _context(task: Task, shards: list[str]) -> Context:
 
 
 def _standing(task: Task, queries: Mapping[str, frozenset[str]]) -> Standing:
-    store = task.workspace.store
-    frozen = task.input("distillation_set")
-    made_from = frozen.recipe.inputs
-    asked = _with_content(store, "behavior_queries", None, made_from.get("behavior_queries"))
+    made_from = task.input("distillation_set").recipe.inputs
+    # The set itself lacks queries that cannot be learnt from, today or ever.
+    asked = _past_file(task.workspace.store, made_from, "behavior_queries", "queries.parquet")
+    frozen = pl.read_parquet(asked or task.file("distillation_set", "queries.parquet"))
     gap = distillation_gap(
         _by_shard(made_from, "gradient_projections"),
         _by_shard(_inputs(task), "gradient_projections"),
-        pl.read_parquet(store.path(asked or frozen, "queries.parquet"))["sample_id"].to_list(),
+        frozen["sample_id"].to_list(),
         queries,
     )
     return read_standing(
@@ -166,17 +167,25 @@ def _with_content(
     return next(found, None)
 
 
+def _past_file(store: Store, inputs: Mapping[str, str], asset: str, name: str) -> Path | None:
+    """A file of what something was made from, if it is still there."""
+    manifest = _with_content(store, asset, None, inputs.get(asset))
+    try:
+        return store.path(manifest, name) if manifest else None
+    except StoreError:
+        return None
+
+
 def _basis(store: Store, inputs: Mapping[str, str], created: str) -> Basis:
-    champion, rules, queries = (
-        _with_content(store, asset, None, inputs.get(asset))
-        for asset in ("champion_encoder", "decision_rule", "behavior_queries")
-    )
+    champion = _with_content(store, "champion_encoder", None, inputs.get("champion_encoder"))
+    rules = _past_file(store, inputs, "decision_rule", "rules.json")
+    queries = _past_file(store, inputs, "behavior_queries", "queries.parquet")
     decisions = _by_shard(inputs, "filtered_dataset")
     return Basis(
         created=created,
         encoder=_encoder(champion.summary) if champion else None,
-        rules=read_rules(store.path(rules, "rules.json")) if rules else None,
-        queries=_queries(store, queries) if queries else None,
+        rules=read_rules(rules) if rules else None,
+        queries=_queries(queries) if queries else None,
         shards=decisions,
         read=functools.partial(_read, store, decisions),
     )
@@ -186,10 +195,9 @@ def _encoder(champion: Mapping[str, Any]) -> str:
     return f"{encoder(champion['version'])} ({champion['encoder'][:8]})"
 
 
-def _queries(store: Store, manifest: Manifest) -> dict[str, frozenset[str]]:
+def _queries(path: Path) -> dict[str, frozenset[str]]:
     """Ids of the queries, by behavior."""
-    stored = pl.read_parquet(store.path(manifest, "queries.parquet"))
-    groups = stored.group_by("behavior").agg("sample_id")
+    groups = pl.read_parquet(path).group_by("behavior").agg("sample_id")
     return {behavior: frozenset(ids) for behavior, ids in groups.iter_rows()}
 
 

@@ -71,10 +71,13 @@ class Step:
 def plan(nodes: Sequence[Node], facts: Facts) -> list[Step]:
     """Steps in dependency order; empty when everything is up to date.
 
-    A step whose very recipe failed before is left out, and so is what could only be made from it.
+    A step whose very recipe failed before is left out, and so is every step that takes its
+    artifact as it is, because that would mix what is old with what is new. A merged node goes on
+    without: it takes the shard's artifact of before.
     """
     by_name = {node.name: node for node in nodes}
     planned: dict[Key, Step] = {}
+    blocked: set[Key] = set()
     for node in in_order(nodes):
         for shard in sorted(facts.shards) if node.sharded else [None]:
             key = (node.name, shard)
@@ -82,7 +85,10 @@ def plan(nodes: Sequence[Node], facts: Facts) -> list[Step]:
             if step is None:
                 continue
             current = recipe(node, shard, by_name, facts)
-            if not step.ready or facts.failed.get(key) != current.fingerprint:
+            has_failed = step.ready and facts.failed.get(key) == current.fingerprint
+            if has_failed or not blocked.isdisjoint(_single_inputs(node, shard, by_name)):
+                blocked.add(key)
+            else:
                 planned[key] = step
     return list(planned.values())
 
@@ -122,6 +128,15 @@ def thaw(node: Node, nodes: Sequence[Node], facts: Facts) -> Step | None:
         return None
     reason = _difference(made[0], recipe(node, None, by_name, facts), frozen=False)
     return Step(node.name, None, reason, ready=True) if reason else None
+
+
+def _single_inputs(node: Node, shard: str | None, by_name: Mapping[str, Node]) -> list[Key]:
+    """The artifacts that one artifact is made from, but for those that are merged into it."""
+    return [
+        (name, shard if by_name[name].sharded else None)
+        for name in node.inputs
+        if node.sharded or not by_name[name].sharded
+    ]
 
 
 def in_order(nodes: Sequence[Node]) -> list[Node]:

@@ -1,4 +1,4 @@
-"""`influcoder explain`, `search` and `sql`: why it was decided so, what is near, what is on record."""
+"""`influcoder explain`, `search` and `sql`: why it was decided, what is near, what is on record."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 
 from influcoder_assets.commands import audit_tables
 from influcoder_assets.commands.terminal import HomeOption, JsonOption, errors
@@ -162,7 +163,8 @@ def _searcher(store: Store) -> "Searcher":
     from influcoder_lib.audit.search import Searcher
 
     models.quiet()
-    searcher = Searcher(store)
+    with Console(stderr=True).status("loading the encoder in use"):
+        searcher = Searcher(store)
     audit_tables.warn_of_missing(searcher.missing)
     return searcher
 

@@ -52,7 +52,7 @@ def print_explanation(found: "Explanation", texts: bool) -> None:
                 each.behavior,
                 f"{each.score:.3f}",
                 f"{each.threshold:.3f}",
-                f"{each.rank:,} of {each.of:,}",
+                f"{each.rank:,} of {each.of:,}" if each.of else _NONE,
                 f"{100 * each.percentile:.1f} %",
             )
             for each in found.standings
@@ -233,9 +233,7 @@ def _print_samples(found: "Sequence[Neighbour | Dropped]", measure: str, texts: 
 
 def _aligned(rows: Iterable[Sequence[str | Text]]) -> list[Text]:
     """Rows as lines, each column as wide as its widest cell."""
-    cells = [
-        [each if isinstance(each, Text) else Text(plain(each)) for each in row] for row in rows
-    ]
+    cells = [[_text(each) for each in row] for row in rows]
     widths = [max(cell.cell_len for cell in column) for column in zip(*cells, strict=True)]
     for row in cells:
         for cell, width in zip(row, widths, strict=True):
@@ -252,9 +250,11 @@ def _print_title(title: str) -> None:
 
 
 def _print_grid(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
-    grid = RichTable(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    grid = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for column in columns:
+        grid.add_column(Text(plain(column)))
     for row in rows:
-        grid.add_row(*(each if isinstance(each, Text) else Text(plain(each)) for each in row))
+        grid.add_row(*map(_text, row))
     console.print(grid)
 
 
@@ -265,6 +265,10 @@ def _print_facts(facts: Facts) -> None:
         if value is not None:
             grid.add_row(Text(plain(name), "dim"), Text(plain(value)))
     console.print(grid, "")
+
+
+def _text(cell: str | Text) -> Text:
+    return cell if isinstance(cell, Text) else Text(plain(cell))
 
 
 def _decision(decision: str | None) -> Text:

@@ -13,6 +13,8 @@ from influcoder_lib.errors import StoreError
 if TYPE_CHECKING:
     from influcoder_lib.export.dataset import Exported
 
+_NAMED = 5
+
 
 def export(
     directory: Annotated[Path, typer.Argument(help="Folder to write, new or empty.")],
@@ -61,16 +63,15 @@ def _check_apart(folder: Path, *taken: Path) -> None:
 def _say(exported: "Exported", folder: Path, out_of_date: int) -> None:
     if out_of_date:
         console.print(
-            f"[red bold]{out_of_date} steps of the pipeline are out of date.[/] What is exported "
-            "was made before, and its card says so. `influcoder plan` lists the steps, "
+            f"[red bold]Steps of the pipeline that are out of date: {out_of_date}.[/] What is "
+            "exported was made before, and its card says so. `influcoder plan` lists them, "
             "`influcoder run` makes them."
         )
-    if exported.not_filtered:
-        named = escape(", ".join(exported.not_filtered[:5]))
-        more = ", …" if len(exported.not_filtered) > 5 else ""
+    if missing := exported.not_filtered:
+        named = escape(", ".join(missing[:_NAMED]) + (", …" if len(missing) > _NAMED else ""))
         console.print(
-            f"[red bold]{len(exported.not_filtered)} shards are missing[/], because they have not "
-            f"been filtered: {named}{more}"
+            f"[red bold]Shards that are not exported, as they are not filtered: {len(missing)}[/] "
+            f"({named})"
         )
     console.print(
         f"{exported.shards} shards: {exported.kept} rows kept, {exported.dropped} dropped, in"

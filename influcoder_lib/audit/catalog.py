@@ -17,7 +17,6 @@ from influcoder_lib.store import Store
 
 _AT_START: dict[str, Any] = {
     "temp_directory": "",
-    "python_enable_replacements": False,
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
 }

@@ -53,7 +53,8 @@ class Searcher:
         self.missing = self._index.missing
         folder = store.folder(champion) / "encoder"
         self._encoder = InfluenceEncoder.load(folder, champion.summary["window"])
-        self._encoder.encode([output("", "warm up")])
+        # The first search of a process pays for threads and caches: it is not the user's.
+        self.search(output("", "warm up"), top=1)
 
     def search(self, sample: Sample, top: int) -> Answer:
         """The `top` samples with the highest cosine with this one."""
@@ -80,7 +81,7 @@ def read_outputs(path: Path, columns: Columns, max_characters: int) -> Sequence[
     """Outputs to search for, from a file of the same form as a shard.
 
     Raises:
-        DataError: the file is missing, cannot be read, has no row, or has a bad one.
+        DataError: the file is missing, cannot be read or has no row, or a row is bad.
     """
     if not path.is_file():
         raise DataError("The file to search for does not exist.", where=f"file {path}")
@@ -95,6 +96,4 @@ def read_outputs(path: Path, columns: Columns, max_characters: int) -> Sequence[
             where=f"file {path}, row {first['row']}, field {first['field']}",
             fix="mend or remove those rows",
         )
-    if not rows:
-        raise DataError("The file to search for has no rows.", where=f"file {path}")
     return rows

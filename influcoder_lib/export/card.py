@@ -98,7 +98,7 @@ def _environment() -> Environment:
     )
     for name in ("count", "percent", "score"):
         environment.filters[name] = _number(getattr(wording, name))
-    for name in ("label", "rule_name", "rule_in_words", "encoder"):
+    for name in ("label", "rule_name", "rule_in_words", "encoder", "plural"):
         environment.filters[name] = getattr(wording, name)
     return environment
 

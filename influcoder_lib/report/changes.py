@@ -255,10 +255,7 @@ def _reviewer_causes(parts: Iterable[_Part]) -> Iterator[str]:
     names = ("reviewed", "unreviewed", "reviewed_otherwise")
     more, fewer, otherwise = (sum(part.counts[name] for part in parts) for name in names)
     if more or fewer or otherwise:
-        yield (
-            f"Reviewer's list: {more:,} decisions new, {fewer:,} withdrawn, "
-            f"{otherwise:,} turned round."
-        )
+        yield (f"Reviewer's list: {more:,} new, {fewer:,} withdrawn, {otherwise:,} turned round.")
 
 
 def _shard_causes(

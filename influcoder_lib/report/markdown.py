@@ -30,6 +30,7 @@ from influcoder_lib.report.wording import (
 )
 
 MAX_ROWS = 30
+MAX_GROUPS = 10
 MAX_SAMPLES = 10
 MAX_PICTURED = 3
 """Behaviors with pictures and samples: a run's log is no place for megabytes."""
@@ -189,7 +190,7 @@ def _funnel_table(name: str, rows: Sequence[FunnelRow]) -> str:
         (escape(label(row.name)), count(row.kept), count(row.dropped), percent(row.dropped_share))
         for row in rows
     ]
-    return _table((name, "kept", "dropped", "share dropped"), written)
+    return _table((name, "kept", "dropped", "share dropped"), written, MAX_GROUPS)
 
 
 def _tile_table(shown: Iterable[Tile]) -> str:
@@ -197,11 +198,11 @@ def _tile_table(shown: Iterable[Tile]) -> str:
     return _table(("figure", "value", ""), rows)
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A markdown table of escaped cells; rows beyond MAX_ROWS are counted, not shown."""
-    lines = [columns, ["---"] * len(columns), *rows[:MAX_ROWS]]
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], most: int = MAX_ROWS) -> str:
+    """A markdown table of escaped cells; rows beyond `most` are counted, not shown."""
+    lines = [columns, ["---"] * len(columns), *rows[:most]]
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    left_out = len(rows) - MAX_ROWS
+    left_out = len(rows) - most
     return text if left_out <= 0 else f"{text}\n\n… and {left_out:,} more rows in the HTML report."
 
 

@@ -93,18 +93,19 @@ def tiles(report: Report) -> list[Tile]:
 
 
 def behavior_tiles(behavior: BehaviorReport) -> list[Tile]:
-    """A behavior's key figures: its threshold, and what was asked for against what came out."""
+    """A behavior's key figures: what it caught and cost, its threshold, and what was asked for
+    against what came out."""
     rule = behavior.rule
     verb = "dropped" if rule.kind == "unwanted" else "kept"
     side = "above" if rule.kind == "unwanted" else "at or above"
     reached = f"{count(behavior.beyond)} of {plural(behavior.rows, 'sample')} {side} the threshold"
     spread = f"{score(behavior.lowest)} to {score(behavior.highest)}"
     return [
+        *_label_tiles(behavior),
         Tile("threshold", score(rule.threshold), f"on the {rule.statistic} over the queries"),
         Tile(f"asked to be {verb}", _asked(rule), rule_in_words(rule)),
         Tile("reached by the rule", percent(behavior.actual_share), reached),
         Tile("scores", spread, f"calibrated on {plural(rule.calibration_rows, 'sample')}"),
-        *_label_tiles(behavior),
     ]
 
 

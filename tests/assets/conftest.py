@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from influcoder_assets import champion
 from influcoder_assets.workspace import Workspace
+from influcoder_lib.student.encoder import InfluenceEncoder
+from influcoder_lib.teacher.gradients import GradientFeatures
 from tests.assets import tiny_home
 from tests.assets.tiny_home import Refreshed
 
@@ -77,3 +80,27 @@ def change_settings() -> Callable[[Path, str, object], None]:
         tiny_home.write_settings(home, settings)
 
     return change
+
+
+@pytest.fixture
+def win(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every challenger that is judged wins."""
+    monkeypatch.setattr(champion, "_best", lambda merits, standing: "challenger")
+
+
+@pytest.fixture
+def lose(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every challenger that is judged loses."""
+    monkeypatch.setattr(champion, "_best", lambda merits, standing: standing)
+
+
+@pytest.fixture
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks a model to compute something fails."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a model was used")
+
+    monkeypatch.setattr(InfluenceEncoder, "load", refuse)
+    monkeypatch.setattr(GradientFeatures, "features", refuse)
+    monkeypatch.setattr("influcoder_assets.teacher.open_teacher", refuse)

@@ -10,7 +10,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from influcoder_assets.maker import current_plan, make
+from influcoder_assets.maker import current_plan
 from influcoder_assets.workspace import Workspace
 from influcoder_lib.errors import DataError, InflucoderError, ModelError, StoreError
 from influcoder_lib.estimates import rows_and_characters

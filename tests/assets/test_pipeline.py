@@ -12,33 +12,18 @@ from influcoder_assets.curation import read_rules
 from influcoder_assets.maker import MAKERS
 from influcoder_assets.workspace import Workspace
 from influcoder_lib import fingerprint
-from influcoder_lib.refresh import Key
 from influcoder_lib.samples import read_samples
 from tests.assets import tiny_home
 from tests.assets.conftest import Done
-from tests.assets.tiny_home import BEHAVIOR, QUERIES, ROWS, SHARDS
-
-SHARDED = {name for name, maker in MAKERS.items() if maker.node.sharded}
-A_SHARD = {
-    "corpus",
-    "gradient_projections",
-    "corpus_embeddings",
-    "influence_scores",
-    "filtered_dataset",
-}
-MERGED = {"embedding_index", "curation_report"}
-
-
-def everywhere(*assets: str) -> set[Key]:
-    """The assets' artifacts: one a shard of a sharded one."""
-    return {
-        (asset, shard) for asset in assets for shard in (SHARDS if asset in SHARDED else (None,))
-    }
-
-
-def in_shard(shard: str) -> set[Key]:
-    """Everything that is made of one shard, and the merged assets."""
-    return {(asset, shard) for asset in A_SHARD} | everywhere(*MERGED)
+from tests.assets.tiny_home import (
+    BEHAVIOR,
+    QUERIES,
+    ROWS,
+    SHARDED,
+    SHARDS,
+    everywhere,
+    in_shard,
+)
 
 
 def table(workspace: Workspace, name: str, shard: str, asset: str = "filtered_dataset"):
@@ -180,66 +165,6 @@ def test_the_comparison_and_the_report_are_there_to_read(workspace):
         assert shard in report
 
 
-def test_a_second_refresh_makes_nothing(refreshed_home):
-    again = tiny_home.refresh(refreshed_home)
-    assert again.run.status == dg.DagsterRunStatus.SUCCESS
-    assert again.made == set()
-    assert again.evaluated == []
-
-
-def test_rewriting_a_file_with_the_same_bytes_makes_nothing(refreshed_home):
-    shard = refreshed_home / "corpus" / "a.jsonl"
-    content = shard.read_bytes()
-    shard.unlink()
-    shard.write_bytes(content)
-    assert tiny_home.plan(refreshed_home) == []
-
-
-def test_one_row_appended_makes_that_shard_and_the_merged_assets(done, refreshed_home):
-    row = {"prompt": "h h h h", "response": "the green cat sleeps .", "label": None}
-    tiny_home.append_row(refreshed_home / "corpus" / "a.jsonl", row)
-    planned = tiny_home.plan(refreshed_home)
-    assert ("corpus", "a.jsonl", "shard changed") in planned
-    again = tiny_home.refresh(refreshed_home)
-    assert again.failures == []
-    assert again.made == in_shard("a.jsonl")
-    assert {(asset, shard) for asset, shard, _ in planned} == again.made
-    after = Workspace.open(refreshed_home).store
-    assert after.require("corpus_embeddings", "a.jsonl").summary["embedded"] == 1
-    before = done.workspace.store.require("curation_report").summary["rows_in"]
-    assert after.require("curation_report").summary["rows_in"] == before + 1
-    assert tiny_home.plan(refreshed_home) == []
-
-
-def test_a_new_shard_makes_its_own_artifacts_and_the_merged_assets(refreshed_home):
-    tiny_home.write_rows(refreshed_home / "corpus" / "New.jsonl", tiny_home.rows("new"))
-    again = tiny_home.refresh(refreshed_home)
-    assert again.failures == []
-    assert again.made == in_shard("new.jsonl")
-    with tiny_home.chosen(refreshed_home) as instance:
-        assert set(instance.get_dynamic_partitions("shards")) == {*SHARDS, "new.jsonl"}
-
-
-def test_a_vanished_shard_leaves_the_merged_assets_and_stays_in_the_store(refreshed_home):
-    (refreshed_home / "corpus" / "c.parquet").unlink()
-    again = tiny_home.refresh(refreshed_home)
-    assert again.failures == []
-    assert again.made == everywhere(*MERGED)
-    store = Workspace.open(refreshed_home).store
-    assert store.require("curation_report").summary["rows_in"] == 2 * ROWS + 1
-    assert store.require("embedding_index").summary["segments"] == 2
-    assert store.require("filtered_dataset", "c.parquet").rows == ROWS
-
-
-def test_another_rule_makes_thresholds_decisions_and_report(refreshed_home, change_settings):
-    change_settings(refreshed_home, f"behaviors.{BEHAVIOR}.rule.value", 0.4)
-    reasons = {asset: reason for asset, _, reason in tiny_home.plan(refreshed_home)}
-    assert reasons["decision_rule"] == f"setting {BEHAVIOR}.value: 0.2 → 0.4"
-    again = tiny_home.refresh(refreshed_home)
-    assert again.failures == []
-    assert again.made == everywhere("decision_rule", "filtered_dataset", "curation_report")
-
-
 def test_a_false_drop_rate_is_calibrated_on_the_known_good_rows(refreshed_home, change_settings):
     rule = {"kind": "unwanted", "method": "false_drop_rate", "value": 0.1}
     change_settings(refreshed_home, f"behaviors.{BEHAVIOR}.rule", rule)
@@ -274,23 +199,6 @@ def test_other_known_good_rows_do_not_retrain(refreshed_home):
     )
 
 
-def test_another_query_scores_anew_but_neither_measures_nor_trains_nor_embeds(refreshed_home):
-    path = refreshed_home / "queries" / "rude.jsonl"
-    tiny_home.append_row(path, {"prompt": "h g f e", "response": "the red cat runs ."})
-    again = tiny_home.refresh(refreshed_home)
-    assert again.failures == []
-    assert again.made == everywhere(
-        "behavior_queries",
-        "encoder_comparison",
-        "query_embeddings",
-        "calibration_scores",
-        "influence_scores",
-        "decision_rule",
-        "filtered_dataset",
-        "curation_report",
-    )
-
-
 def test_the_reviewer_beats_the_rules(done, refreshed_home, change_settings):
     before = done.workspace
     saved = table(before, "dropped.parquet", "c.parquet")["sample_id"][0]
@@ -301,36 +209,13 @@ def test_the_reviewer_beats_the_rules(done, refreshed_home, change_settings):
     change_settings(refreshed_home, "overrides", "reviewed.csv")
     again = tiny_home.refresh(refreshed_home)
     assert again.failures == []
-    assert again.made == everywhere("filtered_dataset", "curation_report")
+    assert again.made == {("filtered_dataset", "c.parquet"), ("curation_report", None)}
     after = Workspace.open(refreshed_home)
     kept = table(after, "kept.parquet", "c.parquet").filter(pl.col("sample_id") == saved)
     dropped = table(after, "dropped.parquet", "c.parquet").filter(pl.col("sample_id") == doomed)
     assert kept["reason"].to_list() == ["reviewer: always keep (harmless)"]
     assert dropped["reason"].to_list() == ["reviewer: always drop"]
     assert [*kept["rule"], *dropped["rule"]] == ["reviewer", "reviewer"]
-
-
-def test_a_malformed_shard_fails_alone_and_is_left_alone_until_it_changes(refreshed_home):
-    broken = refreshed_home / "corpus" / "broken.parquet"
-    broken.write_bytes(b"PAR1 is how it begins")
-    tiny_home.write_rows(refreshed_home / "corpus" / "new.jsonl", tiny_home.rows("new"))
-    again = tiny_home.refresh(refreshed_home)
-    assert again.run.status == dg.DagsterRunStatus.FAILURE
-    assert again.made == in_shard("new.jsonl")
-    (failure,) = again.failures
-    assert failure.startswith("corpus/broken.parquet: ")
-    assert "parquet" in failure
-    assert "Traceback" not in failure
-    report = Workspace.open(refreshed_home).store.require("curation_report")
-    assert report.summary["warnings"] == 1
-
-    assert tiny_home.plan(refreshed_home) == []
-    assert tiny_home.refresh(refreshed_home).made == set()
-
-    pl.DataFrame(tiny_home.rows("mended")).write_parquet(broken)
-    mended = tiny_home.refresh(refreshed_home)
-    assert mended.failures == []
-    assert mended.made == in_shard("broken.parquet")
 
 
 def test_a_shard_without_a_valid_row_is_quarantined_whole_and_stops_nothing(refreshed_home):

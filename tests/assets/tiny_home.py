@@ -19,11 +19,12 @@ import polars as pl
 import pytest
 import yaml
 
+from influcoder_assets import maker
 from influcoder_assets.definitions import build_defs
 from influcoder_assets.driver import refresh_home
 from influcoder_assets.events import PLAN
-from influcoder_assets import maker
-from influcoder_assets.maker import Task, current_facts, current_plan
+from influcoder_assets.maker import MAKERS, Task, current_facts, current_plan
+from influcoder_assets.refresh import refresh_job
 from influcoder_assets.resources import HomeResource
 from influcoder_assets.workspace import Workspace
 from influcoder_lib import refresh as refresh_plan
@@ -42,6 +43,16 @@ _COLORS = ("red", "green", "blue")
 _ANIMALS = ("cat", "dog", "bird")
 _VERBS = ("runs", "sings", "sleeps")
 
+SHARDED = {name for name, maker in MAKERS.items() if maker.node.sharded}
+A_SHARD = {
+    "corpus",
+    "gradient_projections",
+    "corpus_embeddings",
+    "influence_scores",
+    "filtered_dataset",
+}
+MERGED = {"embedding_index", "curation_report"}
+
 Row = dict[str, str | None]
 
 
@@ -58,6 +69,18 @@ class Refreshed:
     def made(self) -> set[Key]:
         """Every (asset, shard) that was materialised."""
         return {(each.asset_key.to_user_string(), each.partition) for each in self.materialized}
+
+
+def everywhere(*assets: str) -> set[Key]:
+    """The assets' artifacts: one a shard of a sharded one."""
+    return {
+        (asset, shard) for asset in assets for shard in (SHARDS if asset in SHARDED else (None,))
+    }
+
+
+def in_shard(shard: str) -> set[Key]:
+    """Everything that is made of one shard, and the merged assets."""
+    return {(asset, shard) for asset in A_SHARD} | everywhere(*MERGED)
 
 
 def build_home(home: Path) -> Path:
@@ -167,10 +190,10 @@ def chosen(home: Path) -> Iterator[dg.DagsterInstance]:
             yield instance
 
 
-def refresh(home: Path) -> Refreshed:
-    """Run the refresh job on a home."""
+def refresh(home: Path, job: dg.JobDefinition = refresh_job) -> Refreshed:
+    """Run the refresh job, or one like it, on a home."""
     with chosen(home) as instance:
-        failures = refresh_home(home)
+        failures = refresh_home(home, job)
         (run,) = instance.get_runs(limit=1)
         return Refreshed(failures, run, *recorded(instance, run.run_id))
 

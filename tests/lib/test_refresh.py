@@ -9,7 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from influcoder_lib import fingerprint
-from influcoder_lib.refresh import Facts, Key, Node, Step, as_json, in_order, label, plan, recipe
+from influcoder_lib.refresh import (
+    Facts,
+    Key,
+    Node,
+    Step,
+    as_json,
+    grouped,
+    in_order,
+    label,
+    plan,
+    recipe,
+    thaw,
+)
 from influcoder_lib.store import Recipe
 
 CORPUS = Node("corpus", True, (), ("shard",), "1")
@@ -273,6 +285,73 @@ def test_what_needs_a_failed_artifact_is_left_out_and_the_rest_is_made():
     assert "scores/a" in map(label, home.refresh())
 
 
+def test_what_was_made_before_is_not_mixed_with_the_inputs_of_what_failed(world):
+    """Scores of the old rows beside the new rows would be worse than no scores."""
+    world.nodes = [
+        replace(SCORES, inputs=("features", "corpus")) if n == SCORES else n for n in GRAPH
+    ]
+    world.nodes[5] = replace(REPORT, inputs=("scores",))
+    world.refresh()
+    world.failing = frozenset({("features", "b")})
+    world.shards |= {"a": "a2", "b": "b2"}
+    made = ["corpus/a", "corpus/b", "features/a", "features/b", "scores/a", "report"]
+    assert list(map(label, world.refresh())) == made
+    assert world.plan() == []
+    world.shards["b"] = "b3"
+    world.failing = frozenset()
+    assert list(map(label, world.refresh())) == ["corpus/b", "features/b", "scores/b", "report"]
+
+
+def test_a_thawed_node_is_made_again_if_its_inputs_have_changed(world):
+    assert thaw(FROZEN, GRAPH, world.facts()) is None
+    world.shards["c"] = "c1"
+    world.refresh()
+    step = thaw(FROZEN, GRAPH, world.facts())
+    assert step == Step("frozen", None, "features/c is new", ready=True)
+    world.make(step)
+    assert thaw(FROZEN, GRAPH, world.facts()) is None
+    assert list(map(label, world.refresh())) == [
+        "encoder",
+        "scores/a",
+        "scores/b",
+        "scores/c",
+        "report",
+    ]
+    del world.recorded["frozen", None]
+    assert thaw(FROZEN, GRAPH, world.facts()) is None
+
+
+def test_a_source_of_which_each_shard_has_a_part_moves_the_shards_concerned(world):
+    nodes = [replace(SCORES, sources=("reviewed",)) if n == SCORES else n for n in GRAPH]
+    parts = {"a": "none", "b": "none"}
+
+    def facts() -> Facts:
+        return replace(world.facts(), shard_sources={"reviewed": parts})
+
+    by_name = {node.name: node for node in nodes}
+    for shard in "ab":
+        current = recipe(by_name["scores"], shard, by_name, facts())
+        world.recorded["scores", shard] = (current, world.recorded["scores", shard][1])
+    assert plan(nodes, facts()) == []
+    parts["b"] = "one entry"
+    assert reasons(plan(nodes, facts())) == {
+        "scores/b": "reviewed changed",
+        "report": "scores/b is made anew",
+    }
+
+
+def test_steps_with_one_reason_are_one_line_for_people(world):
+    world.shards |= {"a": "a2", "b": "b2"}
+    found = [(each.asset, each.shards, each.reason) for each in grouped(world.plan())]
+    assert found == [
+        ("corpus", ("a", "b"), "shard changed"),
+        ("features", ("a", "b"), "corpus is made anew"),
+        ("scores", ("a", "b"), "corpus is made anew"),
+        ("report", (), "scores/a is made anew"),
+    ]
+    assert [each.names(1) for each in grouped(world.plan())] == ["a and 1 more"] * 3 + [""]
+
+
 def test_a_failed_single_input_stops_everything_after_it():
     home = World(list(GRAPH), {"a": "1"}, {"model": "m", "queries": "q"}, {})
     home.failing = frozenset({("frozen", None)})
@@ -353,10 +432,11 @@ def moves(node: Node, inputs: Mapping[str, str], settings: Any, made: Recipe | N
 def twin(home: World) -> tuple[dict[Key, tuple[Recipe, str]], list[Key]]:
     """Recompute every recipe from scratch, inputs first: what is then on record, what was made."""
     recorded, made = dict(home.facts().recorded), []
+    blocked: set[Key] = set()
     kinds = {node.name: node for node in home.nodes}
     for key in home.everything():
         name, shard = key
-        node, inputs, possible = kinds[name], {}, True
+        node, inputs, possible, waits = kinds[name], {}, True, False
         for each in node.inputs:
             if not kinds[each].sharded:
                 needed: list[Key] = [(each, None)]
@@ -364,6 +444,8 @@ def twin(home: World) -> tuple[dict[Key, tuple[Recipe, str]], list[Key]]:
                 needed = [(each, s) for s in ([shard] if node.sharded else sorted(home.shards))]
             there = [other for other in needed if other in recorded]
             possible = possible and bool(there)
+            is_merged = kinds[each].sharded and not node.sharded
+            waits = waits or (not is_merged and needed[0] in blocked)
             inputs |= {label(other): recorded[other][1] for other in there}
         for source in node.sources:
             value = home.shards[str(shard)] if source == "shard" else home.sources[source]
@@ -373,10 +455,13 @@ def twin(home: World) -> tuple[dict[Key, tuple[Recipe, str]], list[Key]]:
         before = recorded[key][0] if key in recorded else None
         if not possible or not moves(node, inputs, options, before):
             continue
-        if home.failed.get(key) == current.fingerprint:
+        if waits or home.failed.get(key) == current.fingerprint:
+            blocked.add(key)
             continue
         made.append(key)
-        if key not in home.failing:
+        if key in home.failing:
+            blocked.add(key)
+        else:
             recorded[key] = (current, home.content(key, current))
     return recorded, made
 

@@ -207,7 +207,7 @@ def test_the_causes_count_what_the_reviewer_decided(make_basis):
     old = {"one": {sample: (before[sample], by[sample], 0.0) for sample in before}}
     new = {"one": {sample: (after[sample], then.get(sample), 0.0) for sample in after}}
     assert causes(make_basis(old), make_basis(new)) == (
-        "Reviewer's list: 2 decisions new, 2 withdrawn, 1 turned round.",
+        "Reviewer's list: 2 new, 2 withdrawn, 1 turned round.",
     )
 
 

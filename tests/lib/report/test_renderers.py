@@ -1,6 +1,7 @@
 """Both renderers: what they show, what they mask, and that data can never become markup."""
 
 import base64
+import dataclasses
 import re
 from html.parser import HTMLParser
 
@@ -31,6 +32,7 @@ SHAPES = {
     "nothing dropped by a rule": {"threshold": 0.9},
     "everything dropped": {"threshold": -0.9},
     "wanted": {"kind": "wanted"},
+    "first": {"first": True},
 }
 
 
@@ -202,3 +204,46 @@ def test_samples_at_the_cut_are_ordered_around_the_threshold(make_report):
     assert len(scores) == 20
     assert scores == sorted(scores, reverse=True)
     assert scores[9] > behavior.rule.threshold >= scores[10]
+
+
+def test_the_first_report_says_so_and_a_later_one_what_changed(make_report):
+    for render in (render_html, lambda report: page_of_markdown(render_markdown(report)).text):
+        first, later = render(make_report(first=True)), render(make_report())
+        assert "This is the first report" in first
+        assert "This is the first report" not in later
+        for shown in (
+            "What changed since the report of 2026-01-01",
+            "Cause plain.",
+            "rank correlation, plain",
+            "0.987",
+            "kept plain",
+            "plain.jsonl:7",
+            "ab" * 16,
+            "1 shard, lost plain",
+        ):
+            assert shown in later, shown
+            assert shown not in first, shown
+
+
+def test_the_encoders_standing_is_shown_beside_the_comparison(make_report):
+    for render in (render_html, lambda report: page_of_markdown(render_markdown(report)).text):
+        shown = render(make_report())
+        for text in (
+            "1 of 3 shards new, 1 changed, 2 of 9 queries new",
+            "influcoder redistill",
+            "Fidelity by shard, worst first",
+            "shard plain",
+            "Table plain",
+        ):
+            assert text in shown, text
+
+
+def test_groups_have_their_table_in_both_and_markdown_leaves_a_lone_group_out(make_report):
+    report = make_report()
+    html, markdown = render_html(report), render_markdown(report)
+    for heading in ("characters of the response", "script of most letters", "By source (1)"):
+        assert heading in html
+    assert "| label | kept" in markdown
+    assert "script of most letters" not in markdown
+    mixed = dataclasses.replace(report, by_script=report.by_label)
+    assert "| script of most letters | kept" in render_markdown(mixed)

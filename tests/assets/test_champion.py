@@ -1,0 +1,153 @@
+"""Challengers, redistillation and rollback: what each makes anew, and who is in use then."""
+
+from pathlib import Path
+
+import pytest
+
+from influcoder_assets import champion
+from influcoder_assets.refresh import redistill_job
+from influcoder_assets.workspace import Workspace
+from tests.assets import tiny_home
+from tests.assets.changes import (
+    A_CHALLENGER,
+    A_NEW_SET,
+    AFTER_THE_CHAMPION,
+    AFTER_THE_RULE,
+    check_refresh,
+    reasons,
+)
+from tests.assets.conftest import Done
+from tests.assets.tiny_home import SHARDS, everywhere, in_shard
+
+
+def test_a_challenger_that_loses_is_kept_and_changes_nothing_else(
+    refreshed_home, change_settings, lose
+):
+    before = Workspace.open(refreshed_home)
+    change_settings(refreshed_home, "encoder.learning_rate", 2e-3)
+    found = reasons(refreshed_home)
+    assert found["influence_encoder", None] == "setting learning_rate: 0.001 → 0.002"
+    assert found["corpus_embeddings", "a.jsonl"] == "champion_encoder is made anew"
+    check_refresh(refreshed_home, A_CHALLENGER)
+    after = Workspace.open(refreshed_home)
+    assert after.registry.champion() == before.registry.champion()
+    summary = after.store.require("champion_encoder").summary
+    assert summary["challenger"] == "2"
+    assert summary["version"] == before.store.require("champion_encoder").summary["version"]
+    assert after.registry.version_of(after.store.require("influence_encoder").summary["encoder"])
+
+
+def test_a_challenger_that_wins_takes_everything_after_it_along(
+    refreshed_home, change_settings, win
+):
+    change_settings(refreshed_home, "encoder.learning_rate", 2e-3)
+    check_refresh(refreshed_home, A_CHALLENGER | AFTER_THE_CHAMPION)
+    assert Workspace.open(refreshed_home).registry.champion() == "2"
+
+
+@pytest.mark.parametrize("outcome", ["win", "lose"])
+def test_another_adapter_makes_everything_from_the_gradients_on(
+    refreshed_home, change_settings, outcome, request
+):
+    request.getfixturevalue(outcome)
+    change_settings(refreshed_home, "target_model.adapter", {"rank": 2, "seed": 7})
+    reason = reasons(refreshed_home)["gradient_projections", "a.jsonl"]
+    assert reason == "setting adapter.seed: 0 → 7"
+    # Of a champion that stays, the calibration set is measured anew, and its vectors are the same.
+    same = set() if outcome == "win" else everywhere("embedding_index")
+    made = A_NEW_SET | AFTER_THE_CHAMPION | everywhere("gradient_projections")
+    again = tiny_home.refresh(refreshed_home)
+    assert again.failures == []
+    assert made - same - AFTER_THE_RULE <= again.made <= made
+    assert ("corpus", "a.jsonl") not in again.made
+    if outcome == "win":
+        assert again.made == made
+    assert tiny_home.plan(refreshed_home) == []
+
+
+def redistill(home: Path) -> tiny_home.Refreshed:
+    return tiny_home.refresh(home, redistill_job)
+
+
+def test_a_redistillation_of_nothing_new_trains_nothing(refreshed_home):
+    again = redistill(refreshed_home)
+    assert again.failures == []
+    assert again.made == set()
+
+
+def test_a_redistillation_that_loses_changes_no_decision_and_is_not_tried_again(
+    refreshed_home, lose
+):
+    tiny_home.write_rows(refreshed_home / "corpus" / "new.jsonl", tiny_home.rows("new"))
+    check_refresh(refreshed_home, in_shard("new.jsonl"))
+    before = Workspace.open(refreshed_home).store
+    again = redistill(refreshed_home)
+    assert again.failures == []
+    assert again.made == A_NEW_SET
+    after = Workspace.open(refreshed_home).store
+    assert after.require("distillation_set").summary["shards"] == len(SHARDS) + 1
+    for asset in ("champion_encoder", "calibration_scores", "decision_rule"):
+        assert after.require(asset).fingerprint == before.require(asset).fingerprint
+    assert tiny_home.plan(refreshed_home) == []
+    assert redistill(refreshed_home).made == set()
+
+
+def test_a_redistillation_that_wins_takes_everything_after_it_along(refreshed_home, win):
+    tiny_home.write_rows(refreshed_home / "corpus" / "new.jsonl", tiny_home.rows("new"))
+    again = redistill(refreshed_home)
+    assert again.failures == []
+    own = {(asset, "new.jsonl") for asset in tiny_home.A_SHARD}
+    assert again.made == A_NEW_SET | AFTER_THE_CHAMPION | own
+    assert tiny_home.plan(refreshed_home) == []
+
+
+def test_a_rollback_is_followed_and_stays(done: Done, refreshed_home, change_settings, win):
+    """Version 1 comes back, with its thresholds, from what is stored; version 2 is not judged
+    again, but version 3 is."""
+    change_settings(refreshed_home, "encoder.learning_rate", 1.5e-3)
+    tiny_home.refresh(refreshed_home)
+    first = Workspace.open(refreshed_home).store
+    change_settings(refreshed_home, "encoder.learning_rate", 2e-3)
+    tiny_home.refresh(refreshed_home)
+    workspace = Workspace.open(refreshed_home)
+    assert workspace.registry.champion() == "3"
+    assert champion.version_before(workspace.store) == "2"
+    old = first.history("decision_rule")[-2]
+
+    workspace.registry.promote("2")
+    assert reasons(refreshed_home)["champion_encoder", None] == "champion changed"
+    again = tiny_home.refresh(refreshed_home)
+    assert again.failures == []
+    assert again.made == AFTER_THE_CHAMPION | {("champion_encoder", None)}
+    store = Workspace.open(refreshed_home).store
+    summary = store.require("champion_encoder").summary
+    assert (summary["version"], summary["winner"]) == ("2", "alias")
+    assert store.require("decision_rule").fingerprint == old.fingerprint
+    for shard in SHARDS:
+        assert store.require("corpus_embeddings", shard).summary["embedded"] == 0
+    check_refresh(refreshed_home, set())
+
+    change_settings(refreshed_home, "encoder.learning_rate", 3e-3)
+    check_refresh(refreshed_home, A_CHALLENGER | AFTER_THE_CHAMPION)
+    assert Workspace.open(refreshed_home).registry.champion() == "4"
+
+
+def test_without_the_alias_the_untrained_encoder_is_in_use(refreshed_home, change_settings, win):
+    change_settings(refreshed_home, "encoder.learning_rate", 2e-3)
+    tiny_home.refresh(refreshed_home)
+    Workspace.open(refreshed_home).registry.demote()
+    again = tiny_home.refresh(refreshed_home)
+    assert again.failures == []
+    summary = Workspace.open(refreshed_home).store.require("champion_encoder").summary
+    challenger = Workspace.open(refreshed_home).store.require("influence_encoder").summary
+    assert summary["version"] is None
+    assert summary["encoder"] == challenger["untrained"]
+    check_refresh(refreshed_home, set())
+
+
+def test_an_alias_on_a_version_that_is_not_of_this_home_is_an_error_that_says_so(refreshed_home):
+    registry = Workspace.open(refreshed_home).registry
+    run = registry.client.search_model_versions("name='influence-encoder'")[0].run_id
+    registry.promote(registry.register(run, "encoder", {}))
+    (failure,) = tiny_home.refresh(refreshed_home).failures
+    assert "points at version 2, which was not trained in this home" in failure
