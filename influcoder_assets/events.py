@@ -53,8 +53,11 @@ def metadata(manifest: Manifest, task: Task) -> dict[str, Any]:
     shown: dict[str, Any] = {
         name: dg.MetadataValue.md(text) for name, text in task.markdown.items()
     }
-    plain = bool | int | float | str
-    shown |= {name: each for name, each in manifest.summary.items() if isinstance(each, plain)}
+    for name, each in manifest.summary.items():
+        if isinstance(each, dict):
+            shown |= {f"{name}.{k}": v for k, v in each.items() if isinstance(v, float)}
+        elif isinstance(each, bool | int | float | str):
+            shown[name] = each
     store = task.workspace.store
     shown |= {
         "rows": manifest.rows,

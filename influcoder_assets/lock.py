@@ -20,20 +20,23 @@ _WAITING = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED)
 
 
 def is_running(instance: dg.DagsterInstance, workspace: Workspace, jobs: Sequence[str]) -> bool:
-    """Whether a refresh of this home runs or is about to. Runs whose process is gone are reported
-    as failed, so that they stand in nobody's way."""
-    held = is_held(lock_of(workspace))
-    running = held
-    for job in jobs:
-        filters = dg.RunsFilter(job_name=job, statuses=[*_ALIVE, *_WAITING])
-        for record in instance.get_run_records(filters):
-            run = record.dagster_run
-            silent = time.time() - record.update_timestamp.timestamp()
-            if run.status in _ALIVE and not held and silent > _GRACE_SECONDS:
-                instance.report_run_failed(run, "The run's process is gone: it was killed.")
-            else:
-                running = True
-    return running
+    """Whether one of the jobs runs on this home, or is about to."""
+    report_the_dead(instance, workspace, jobs)
+    return is_held(lock_of(workspace)) or bool(_runs(instance, jobs, [*_ALIVE, *_WAITING]))
+
+
+def report_the_dead(
+    instance: dg.DagsterInstance, workspace: Workspace, jobs: Sequence[str]
+) -> None:
+    """Report runs whose process is gone as failed: in Dagster's queue they would be in the way for
+    ever."""
+    if is_held(lock_of(workspace)):
+        return
+    for record in _runs(instance, jobs, _ALIVE):
+        if time.time() - record.update_timestamp.timestamp() > _GRACE_SECONDS:
+            instance.report_run_failed(
+                record.dagster_run, "The run's process is gone: it was killed."
+            )
 
 
 def is_held(lock: FileLock) -> bool:
@@ -50,3 +53,13 @@ def lock_of(workspace: Workspace) -> FileLock:
     path = workspace.data / "refresh.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path)
+
+
+def _runs(
+    instance: dg.DagsterInstance, jobs: Sequence[str], statuses: Sequence[dg.DagsterRunStatus]
+) -> list[dg.RunRecord]:
+    found = [
+        instance.get_run_records(dg.RunsFilter(job_name=job, statuses=list(statuses)))
+        for job in jobs
+    ]
+    return [record for records in found for record in records]

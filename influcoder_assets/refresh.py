@@ -14,7 +14,7 @@ from typing import Any
 import dagster as dg
 
 from influcoder_assets import events
-from influcoder_assets.lock import is_running
+from influcoder_assets.lock import is_running, report_the_dead
 from influcoder_assets.maker import (
     MAKERS,
     current_facts,
@@ -194,9 +194,11 @@ def refresh_sensor(
 def shard_sensor(
     context: dg.SensorEvaluationContext, home: HomeResource
 ) -> dg.SensorResult | dg.SkipReason:
-    """Register new shards, so that they can be materialised by hand."""
+    """Register new shards, so that they can be materialised by hand; and clear away runs that were
+    killed, which would keep Dagster's queue waiting."""
     try:
         workspace = home.open()
+        report_the_dead(context.instance, workspace, (JOB, REDISTILL))
         gone = follow_shards(context.instance, workspace)
     except InflucoderError as error:
         return dg.SkipReason(str(error))

@@ -86,8 +86,21 @@ class Registry:
         return str(version.version)
 
     def promote(self, version: str) -> None:
-        """Point the alias `champion` at a version."""
-        self.client.set_registered_model_alias(MODEL, ALIAS, version)
+        """Point the alias `champion` at a version.
+
+        Raises:
+            StoreError: there is no such version.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.set_registered_model_alias(MODEL, ALIAS, version)
+        except MlflowException as error:
+            raise StoreError(
+                f"The registry has no version {version} of {MODEL}.",
+                where=self.address,
+                fix="`influcoder status` and MLflow's own UI show the versions",
+            ) from error
 
     def demote(self) -> None:
         """Take the alias `champion` away: the untrained encoder is in use."""

@@ -3,6 +3,7 @@
 All text that comes from data passes `plain`, so that it can neither mark up nor drive a terminal.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -59,13 +60,11 @@ def print_explanation(found: "Explanation", texts: bool) -> None:
         ],
     )
     _print_title("Queries that it resembles most")
-    _print_grid(
-        ("cosine", "behavior", "query", *(("text",) if texts else ())),
-        [
-            (f"{query.cosine:.3f}", each.behavior, query.query, *((_line(query),) if texts else ()))
-            for each in found.standings
-            for query in each.queries
-        ],
+    queries = [(each.behavior, query) for each in found.standings for query in each.queries]
+    _print_lines(
+        ("cosine", "behavior", "query"),
+        [(f"{query.cosine:.3f}", behavior, query.query) for behavior, query in queries],
+        [_line(query) for _, query in queries] if texts else (),
     )
     _print_title("Nearest samples, kept and dropped")
     nearest = [each for decision in _DECISIONS for each in found.neighbours[decision]]
@@ -90,16 +89,16 @@ def print_explanation(found: "Explanation", texts: bool) -> None:
 
 def print_effect(found: "Effect", texts: bool) -> None:
     """How many samples a query has dropped, and those with the highest scores."""
+    some = f", the highest {len(found.top)} below" if len(found.top) < found.dropped else ""
     _print_facts(
         [
             ("query", found.query),
             ("behavior", ", ".join(found.behaviors)),
-            ("dropped", f"{found.dropped:,} samples of the live shards"),
+            ("dropped", f"{found.dropped:,} in the live shards{some}"),
             *(_texts(found) if texts else ()),
         ]
     )
     if found.top:
-        _print_title(f"The {len(found.top)} highest" if len(found.top) < found.dropped else "All")
         _print_samples(found.top, "score", texts)
 
 
@@ -209,26 +208,34 @@ def _counted(numbers: Mapping[str, int]) -> str:
 
 def _print_samples(found: "Sequence[Neighbour | Dropped]", measure: str, texts: bool) -> None:
     """A line a sample, and with `texts` the beginning of its text below it."""
-    if not found:
-        console.print(Text("none", "dim"))
-        return
     decided = [getattr(each, "decision", "drop") for each in found]
     rows = [
         (
             f"{getattr(each, measure):.3f}",
             _decision(decision),
+            each.sample_id,
             each.label or _NONE,
             _where(each),
-            each.sample_id,
         )
         for each, decision in zip(found, decided, strict=True)
     ]
-    head, *lines = _aligned([(measure, "decision", "label", "row", "sample"), *rows])
-    _print_line(Text(str(head), "dim"))
-    for each, line in zip(found, lines, strict=True):
+    columns = (measure, "decision", "sample", "label", "row")
+    _print_lines(columns, rows, [_line(each) for each in found] if texts else ())
+
+
+def _print_lines(
+    columns: Sequence[str], rows: Sequence[Sequence[str | Text]], below: Sequence[str]
+) -> None:
+    """Aligned rows below the names of their columns; below each row its line of `below`, if any."""
+    if not rows:
+        _print_line(Text("none", "dim"))
+        return
+    head, *lines = _aligned([[Text(each, "dim") for each in columns], *rows])
+    _print_line(head)
+    for line, text in itertools.zip_longest(lines, below):
         _print_line(line)
-        if texts:
-            _print_line(Text(f"       {_line(each)}", "dim"))
+        if text is not None:
+            _print_line(Text(f"        {text}", "dim"))
 
 
 def _aligned(rows: Iterable[Sequence[str | Text]]) -> list[Text]:

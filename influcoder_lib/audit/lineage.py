@@ -93,8 +93,9 @@ def lineage(store: Store, manifest: Manifest) -> Lineage:
     waiting = deque([manifest])
     while waiting:
         made = waiting.popleft()
-        if found.setdefault(_key(made), made) is not made:
+        if _key(made) in found:
             continue
+        found[_key(made)] = made
         for label, content in made.recipe.inputs.items():
             if label.startswith(_SOURCE):
                 continue
@@ -186,13 +187,9 @@ def _training(store: Store, champion: Manifest) -> Manifest | None:
 
     It is no input of the champion where the champion has beaten later challengers.
     """
-    if champion.summary["version"] is None:
-        return None
-    for manifest in reversed(store.history("influence_encoder")):
-        same = manifest.summary["encoder"] == champion.summary["encoder"]
-        if same and manifest.created <= champion.created:
-            return manifest
-    return None
+    version = champion.summary["version"]
+    trained = store.history("influence_encoder") if version is not None else []
+    return next((each for each in trained if each.summary["version"] == version), None)
 
 
 def _key(manifest: Manifest) -> tuple[str, str | None, int]:

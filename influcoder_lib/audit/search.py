@@ -2,7 +2,6 @@
 
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +50,7 @@ class Searcher:
                 fix="type `influcoder run`",
             )
         self.missing = self._index.missing
-        folder = store.folder(champion) / "encoder"
+        folder = store.folder(champion, "encoder")
         self._encoder = InfluenceEncoder.load(folder, champion.summary["window"])
         # The first search of a process pays for threads and caches: it is not the user's.
         self.search(output("", "warm up"), top=1)
@@ -77,7 +76,7 @@ def output(prompt: str, response: str) -> Sample:
     return Sample(sample_id(prompt, response), prompt, response)
 
 
-def read_outputs(path: Path, columns: Columns, max_characters: int) -> Sequence[Sample]:
+def read_outputs(path: Path, columns: Columns, max_characters: int) -> list[Sample]:
     """Outputs to search for, from a file of the same form as a shard.
 
     Raises:

@@ -34,7 +34,7 @@ def features(part: str) -> list[dict[str, str]]:
 def read_part(path: Path, part: str) -> pl.DataFrame:
     """The exported columns of a stored shard's kept or dropped rows."""
     schema = SCHEMAS[part]
-    return pl.read_parquet(path, columns=schema.names()).select(schema.names()).cast(schema)
+    return pl.read_parquet(path, columns=schema.names()).cast(schema)
 
 
 def write_part(rows: pl.DataFrame, path: Path, form: Format) -> bool:

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from influcoder_assets.cli import app
 from influcoder_assets.workspace import Workspace
 from tests.assets import tiny_home
+from tests.assets.changes import NEW_ROW, interrupt
 from tests.assets.conftest import Done
 from tests.assets.tiny_home import ROWS
 
@@ -136,8 +137,7 @@ def test_running_an_up_to_date_home_runs_nothing_and_shows_the_summary(influcode
 def test_a_run_shows_cost_and_progress_and_a_broken_shard_until_it_is_mended(
     influcoder, refreshed_home
 ):
-    row = {"prompt": "h h h h", "response": "the green cat sleeps .", "label": None}
-    tiny_home.append_row(refreshed_home / "corpus" / "a.jsonl", row)
+    tiny_home.append_row(refreshed_home / "corpus" / "a.jsonl", NEW_ROW)
     broken = refreshed_home / "corpus" / "broken.parquet"
     broken.write_bytes(b"PAR1 is how it begins")
 
@@ -162,6 +162,61 @@ def test_a_run_shows_cost_and_progress_and_a_broken_shard_until_it_is_mended(
     assert "broken" not in mended.output
 
 
+def test_what_failed_is_tried_again_when_someone_asks(influcoder, refreshed_home, monkeypatch):
+    tiny_home.append_row(refreshed_home / "corpus" / "a.jsonl", NEW_ROW)
+    with monkeypatch.context() as patch:
+        interrupt(patch, "corpus", "a.jsonl", lambda: 1 / 0)
+        assert influcoder("run", "--home", refreshed_home).exit_code == 1
+    left = influcoder("run", "--home", refreshed_home)
+    assert "corpus/a.jsonl: ZeroDivisionError: division by zero" in left.output
+    mended = influcoder("run", "--home", refreshed_home, "--retry")
+    assert mended.exit_code == 0
+    assert f"{3 * ROWS + 2} rows in" in mended.output
+
+
+def test_a_run_goes_on_with_what_changed_meanwhile(influcoder, refreshed_home, monkeypatch):
+    tiny_home.append_row(refreshed_home / "corpus" / "a.jsonl", NEW_ROW)
+    new = refreshed_home / "corpus" / "new.jsonl"
+    rows = tiny_home.rows("new")
+    interrupt(monkeypatch, "corpus_embeddings", "a.jsonl", lambda: tiny_home.write_rows(new, rows))
+    result = influcoder("run", "--home", refreshed_home)
+    assert result.exit_code == 0
+    assert f"{4 * ROWS + 2} rows in" in result.output
+    assert tiny_home.plan(refreshed_home) == []
+
+
+def test_redistilling_says_what_came_of_it(influcoder, refreshed_home, lose):
+    nothing = influcoder("redistill", "--home", refreshed_home)
+    assert nothing.exit_code == 0
+    assert "none was trained" in nothing.output
+    tiny_home.write_rows(refreshed_home / "corpus" / "new.jsonl", tiny_home.rows("new"))
+    lost = " ".join(influcoder("redistill", "--home", refreshed_home).output.split())
+    assert "version 2 was not better, and nothing else has changed" in lost
+    assert re.search(r"on the test split: untrained -?0\.\d{3}, .*challenger -?0\.\d{3}", lost)
+
+
+def test_a_rollback_moves_the_alias_and_says_what_is_out_of_date(influcoder, refreshed_home, win):
+    tiny_home.write_rows(refreshed_home / "corpus" / "new.jsonl", tiny_home.rows("new"))
+    won = " ".join(influcoder("redistill", "--home", refreshed_home).output.split())
+    assert "version 2 is in use now" in won
+    back = influcoder("rollback", "--home", refreshed_home, "--to", "1")
+    assert "The alias champion now means: 1." in back.output
+    assert "`influcoder run` brings them up to date" in back.output
+    assert Workspace.open(refreshed_home).registry.champion() == "1"
+    untrained = influcoder("rollback", "--home", refreshed_home, "--to", "untrained")
+    assert untrained.exit_code == 0
+    assert Workspace.open(refreshed_home).registry.champion() is None
+    wrong = influcoder("rollback", "--home", refreshed_home, "--to", "9")
+    assert wrong.exit_code == 1
+    assert "no version 9" in wrong.output
+
+
+def test_without_another_encoder_there_is_nothing_to_roll_back_to(influcoder, refreshed_home):
+    result = influcoder("rollback", "--home", refreshed_home)
+    assert result.exit_code == 1
+    assert "no other encoder was ever in use" in result.output
+
+
 def test_ui_starts_dagster_on_the_home(influcoder, done: Done, monkeypatch):
     calls = []
     monkeypatch.setattr(subprocess, "call", lambda *a, **k: calls.append((a, k)) or 0)
@@ -174,4 +229,6 @@ def test_ui_starts_dagster_on_the_home(influcoder, done: Done, monkeypatch):
 
 def test_help_names_every_command(influcoder):
     output = influcoder("--help").output
-    assert all(name in output for name in ("init", "demo", "run", "plan", "ui"))
+    commands = ("init", "demo", "run", "plan", "ui", "redistill", "rollback", "status")
+    audit = ("explain", "search", "sql", "export")
+    assert all(name in output for name in (*commands, *audit))

@@ -1,4 +1,4 @@
-"""The UI in a real browser: a fresh home is materialised without the command line."""
+"""The UI in a real browser: everything that a user does there, without the command line."""
 
 import os
 import shutil
@@ -8,30 +8,49 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 from influcoder_assets.maker import current_plan
 from influcoder_assets.workspace import Workspace
+from influcoder_lib.store import Manifest
+from tests.assets import tiny_home
+from tests.assets.changes import NEW_ROW
+from tests.assets.conftest import Done
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.timeout(280),
     pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Debian's chromium"),
 ]
-LAUNCHPAD = "/locations/influcoder_assets.definitions/jobs/refresh/playground"
+LOCATION = "/locations/influcoder_assets.definitions"
+SOON, LATER = 60_000, 180_000
 
 
-@pytest.fixture
-def address(new_home: Path) -> Iterator[str]:
-    """Address of the UI on a fresh home, as `make ui` starts it."""
+@dataclass(frozen=True)
+class Served:
+    """A home, and the address of the UI on it."""
+
+    home: Path
+    address: str
+
+    @property
+    def workspace(self) -> Workspace:
+        return Workspace.open(self.home)
+
+
+@contextmanager
+def serving(home: Path) -> Iterator[Served]:
+    """The UI on a home, as `make ui` starts it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "influcoder_assets.cli", "ui", "--home", str(new_home)]
+    command = [sys.executable, "-m", "influcoder_assets.cli", "ui", "--home", str(home)]
     server = subprocess.Popen(
         [*command, "--port", str(port)],
         start_new_session=True,
@@ -39,11 +58,19 @@ def address(new_home: Path) -> Iterator[str]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        _wait_for(f"http://127.0.0.1:{port}/server_info", seconds=90)
-        yield f"http://127.0.0.1:{port}"
+        _wait_for(f"http://127.0.0.1:{port}/server_info", seconds=120)
+        yield Served(home, f"http://127.0.0.1:{port}")
     finally:
         os.killpg(server.pid, signal.SIGTERM)
-        server.wait(timeout=30)
+        server.wait(timeout=90)
+
+
+@pytest.fixture(scope="module")
+def served(done: Done, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The UI on a home that was refreshed once; each test changes something else in it."""
+    home = tiny_home.copy_home(done.home, tmp_path_factory.mktemp("served") / "home")
+    with serving(home) as found:
+        yield found
 
 
 @pytest.fixture
@@ -53,25 +80,94 @@ def page() -> Iterator[Page]:
             executable_path=shutil.which("chromium"),
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
         )
-        yield browser.new_page(viewport={"width": 1600, "height": 1000})
+        opened = browser.new_page(viewport={"width": 1600, "height": 1000})
+        opened.set_default_timeout(SOON)
+        yield opened
         browser.close()
 
 
-def test_a_fresh_home_is_materialised_by_one_click(
-    new_home: Path, address: str, page: Page
-) -> None:
-    assert current_plan(Workspace.open(new_home))
-    page.goto(address + LAUNCHPAD)
-    page.get_by_role("button", name="Launch run").click(timeout=60_000)
-    page.wait_for_url("**/runs/*", timeout=60_000)
-    page.get_by_text("Success", exact=True).first.wait_for(timeout=180_000)
-    assert current_plan(Workspace.open(new_home)) == []
+def test_a_fresh_home_is_materialised_by_one_click(new_home: Path, page: Page) -> None:
+    with serving(new_home) as fresh:
+        assert current_plan(fresh.workspace)
+        page.goto(f"{fresh.address}{LOCATION}/jobs/refresh/playground")
+        page.get_by_role("button", name="Launch run").click()
+        page.wait_for_url("**/runs/*")
+        page.get_by_text("Success", exact=True).first.wait_for(timeout=LATER)
+        assert current_plan(fresh.workspace) == []
 
-    page.goto(f"{address}/assets/curation_report")
-    page.get_by_text("[Show Markdown]").first.click(timeout=60_000)
+
+def test_the_asset_graph_shows_every_group_and_its_assets(served: Served, page: Page) -> None:
+    page.goto(f"{served.address}/asset-groups")
+    for group in ("corpus", "teacher", "encoder", "curation", "refresh"):
+        _shown(page, group).first.wait_for()
+    # A click on a group opens it around its middle; what lies outside the window is not drawn.
+    _shown(page, "curation").last.click()
+    _shown(page, "decision_rule").first.wait_for()
+
+
+def test_the_pictures_of_the_report_are_in_its_metadata(served: Served, page: Page) -> None:
+    page.goto(f"{served.address}/assets/curation_report")
+    page.get_by_text("[Show Markdown]").first.click()
     pictures = page.locator("img[src^='data:image/png;base64,']")
-    pictures.first.wait_for(timeout=30_000)
+    pictures.first.wait_for()
     assert pictures.count() >= 2
+
+
+def test_one_shard_is_materialised_by_hand(served: Served, page: Page) -> None:
+    def made() -> Manifest:
+        return served.workspace.store.require("corpus", "c.parquet")
+
+    before = made()
+    page.goto(f"{served.address}/assets/corpus?view=partitions&partition=c.parquet")
+    page.get_by_role("button", name="Materialize").first.click()
+    page.get_by_role("button", name="Launch 1 run").click()
+    _reload_until(page, lambda: made().number > before.number, seconds=180)
+    page.goto(f"{served.address}/runs/{made().run_id}")
+    _shown(page, "Success").first.wait_for()
+    assert (made().number, made().fingerprint) == (before.number + 1, before.fingerprint)
+
+
+def test_the_plan_is_there_to_read(served: Served, page: Page) -> None:
+    tiny_home.append_row(served.home / "corpus" / "a.jsonl", NEW_ROW)
+    page.goto(f"{served.address}/assets/refresh_plan")
+    page.get_by_role("button", name="Materialize").first.click()
+    page.get_by_text("shard changed").first.wait_for(timeout=LATER)
+    row = page.get_by_role("row").filter(has_text="shard changed").last
+    expect(row).to_contain_text("a.jsonl")
+
+
+def test_the_sensor_sees_a_file_that_is_dropped_in(served: Served, page: Page) -> None:
+    page.goto(f"{served.address}{LOCATION}/sensors/refresh_sensor")
+    switch = page.locator("input[type=checkbox]").first
+    expect(switch).not_to_be_checked()
+    switch.dispatch_event("click")
+    expect(switch).to_be_checked()
+    tiny_home.write_rows(served.home / "corpus" / "dropped_in.jsonl", tiny_home.rows("new"))
+    page.goto(f"{served.address}/assets/filtered_dataset?view=partitions")
+    partition = _shown(page, "dropped_in.jsonl").first
+    _reload_until(page, lambda: partition.is_visible(), seconds=120)
+    _reload_until(page, lambda: current_plan(served.workspace) == [], seconds=120)
+    partition.click()
+    page.get_by_text("rows_in", exact=True).first.wait_for()
+    assert served.workspace.store.require("filtered_dataset", "dropped_in.jsonl").rows
+    page.goto(f"{served.address}{LOCATION}/sensors/refresh_sensor")
+    switch.dispatch_event("click")
+    expect(switch).not_to_be_checked()
+
+
+def _shown(page: Page, text: str) -> Locator:
+    """Elements with this text that can be seen: beside each stands a hidden one to measure it."""
+    return page.get_by_text(text, exact=True).filter(visible=True)
+
+
+def _reload_until(page: Page, is_so: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        if time.monotonic() > deadline:
+            raise TimeoutError(page.url)
+        page.wait_for_timeout(3000)
+        page.reload()
+        page.wait_for_timeout(2000)
 
 
 def _wait_for(url: str, seconds: float) -> None:

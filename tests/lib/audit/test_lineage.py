@@ -80,6 +80,18 @@ def test_it_is_the_same_as_looking_through_all_manifests(ran: Chain):
                 assert set(walked) == brute_force(ran.store, manifest)
 
 
+def test_every_input_is_looked_up_once_however_many_ways_lead_to_it(ran: Chain, monkeypatch):
+    found = lineage(ran.store, ran.filtered()).manifests
+    edges = [label for each in found for label in each.recipe.inputs if ":" not in label]
+    looked_up = []
+    read = Store.history
+    monkeypatch.setattr(
+        Store, "history", lambda self, *key: looked_up.append(key) or read(self, *key)
+    )
+    lineage(ran.store, ran.filtered())
+    assert len(looked_up) == len(edges)
+
+
 def test_content_that_came_back_is_traced_to_the_run_that_read_it(ran: Chain):
     first = ran.filtered()
     for threshold in (0.2, 0.4):
