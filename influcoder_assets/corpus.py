@@ -4,10 +4,9 @@ from pathlib import Path
 
 import polars as pl
 
+from influcoder_assets.config import CorpusSettings
 from influcoder_assets.maker import Task, asset_maker
-from influcoder_lib.errors import DataError
-from influcoder_lib.ingest import Columns, ingest
-from influcoder_lib.samples import read_samples
+from influcoder_lib.ingest import Columns, ingest, read_picked
 
 
 @asset_maker(
@@ -62,28 +61,16 @@ def behavior_queries(task: Task) -> None:
 
 
 def read_reference(task: Task, path: Path, setting: str) -> pl.DataFrame:
-    """Samples of a small file that the settings name, such as a behavior's queries.
+    """Samples of a small file that the settings name, read by the corpus's columns.
 
     Raises:
-        DataError: the file is missing or has no valid row; a bad row in such a hand-picked file
-            is an error too, because leaving it out would change what is searched for.
+        DataError: see `ingest.read_picked`.
     """
-    if not path.is_file():
-        raise DataError(f"The file of {setting} does not exist.", where=str(path))
-    columns = task.settings.corpus.columns
-    samples, bad = task.out(".samples.parquet"), task.out(".bad.parquet")
-    wanted = Columns(columns.prompt, columns.response, messages=columns.messages)
-    found = ingest(path, path.name, wanted, samples, bad, task.settings.corpus.max_characters)
-    rows, reasons = read_samples(samples), pl.read_parquet(bad)
-    samples.unlink()
-    bad.unlink()
-    if found.quarantined:
-        first = reasons.row(0, named=True)
-        raise DataError(
-            f"{found.quarantined} rows of {setting} are bad; the first: {first['reason']}.",
-            where=f"{path}, row {first['row']}, field {first['field']}",
-            fix="mend or remove those rows",
-        )
-    if not found.valid:
-        raise DataError(f"{setting} has no rows.", where=str(path), fix="add at least one sample")
-    return rows
+    corpus = task.settings.corpus
+    return read_picked(path, setting, text_columns(corpus), corpus.max_characters)
+
+
+def text_columns(settings: CorpusSettings) -> Columns:
+    """Where prompt and response stand; label and source are of shards only."""
+    columns = settings.columns
+    return Columns(columns.prompt, columns.response, messages=columns.messages)

@@ -4,6 +4,7 @@ What makes a row a sample is decided here; how a file's rows are read is the bus
 """
 
 import json
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import astuple, dataclass
@@ -15,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from influcoder_lib import fingerprint
-from influcoder_lib.errors import StoreError
+from influcoder_lib.errors import DataError, StoreError
 from influcoder_lib.readers import BadRow, Row, excerpt, read_rows, type_name
-from influcoder_lib.samples import QUARANTINE_SCHEMA, SAMPLE_SCHEMA
+from influcoder_lib.samples import QUARANTINE_SCHEMA, SAMPLE_SCHEMA, read_samples
 
 # A row group is written when it holds this many rows, or this many characters.
 _GROUP_ROWS = 8192
@@ -93,6 +94,33 @@ def ingest(
             else:
                 samples.add((*astuple(checked), name, row.number))
         return Ingested(valid=samples.rows, quarantined=quarantine.rows)
+
+
+def read_picked(path: Path, what: str, columns: Columns, max_characters: int) -> pl.DataFrame:
+    """The table of samples of a small, hand-picked file, such as a behavior's queries.
+
+    `what` names it in errors, such as the setting that it comes from.
+
+    Raises:
+        DataError: the file is missing, cannot be read or has no row; a bad row is an error too,
+            because leaving it out would change what was picked.
+    """
+    if not path.is_file():
+        raise DataError(f"The file of {what} does not exist.", where=f"file {path}")
+    with tempfile.TemporaryDirectory() as folder:
+        samples, bad = Path(folder, "samples.parquet"), Path(folder, "bad.parquet")
+        found = ingest(path, path.name, columns, samples, bad, max_characters)
+        rows, reasons = read_samples(samples), pl.read_parquet(bad)
+    if found.quarantined:
+        first = reasons.row(0, named=True)
+        raise DataError(
+            f"{found.quarantined} rows of {what} are bad; the first: {first['reason']}.",
+            where=f"file {path}, row {first['row']}, field {first['field']}",
+            fix="mend or remove those rows",
+        )
+    if not found.valid:
+        raise DataError(f"{what} has no rows.", where=f"file {path}", fix="add at least one sample")
+    return rows
 
 
 @dataclass(frozen=True)

@@ -145,14 +145,15 @@ def _given(
     home: Path, text: str | None, response: str | None, file: Path | None
 ) -> "list[Sample] | None":
     """The outputs that the command line names; None if it names none."""
-    from influcoder_lib.audit.search import output, read_outputs
-    from influcoder_lib.ingest import Columns
+    from influcoder_assets.corpus import text_columns
+    from influcoder_lib.audit.search import output
+    from influcoder_lib.ingest import read_picked
+    from influcoder_lib.samples import to_samples
 
     if file is not None:
         corpus = load_settings(home).corpus
-        names = corpus.columns
-        columns = Columns(names.prompt, names.response, messages=names.messages)
-        return read_outputs(file, columns, corpus.max_characters)
+        columns = text_columns(corpus)
+        return to_samples(read_picked(file, "--file", columns, corpus.max_characters))
     if response is not None:
         return [output(text or "", response)]
     return None if text is None else [output("", text)]

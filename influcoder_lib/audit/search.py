@@ -1,18 +1,13 @@
 """Which samples of the corpus push the model most towards an output, as the champion sees it."""
 
-import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
-
-import polars as pl
 
 from influcoder_lib.audit.catalog import Catalog
 from influcoder_lib.audit.neighbours import LiveIndex, Neighbour
 from influcoder_lib.errors import DataError
 from influcoder_lib.fingerprint import sample_id
-from influcoder_lib.ingest import Columns, ingest
-from influcoder_lib.samples import Sample, read_samples, to_samples
+from influcoder_lib.samples import Sample
 from influcoder_lib.store import Store
 from influcoder_lib.student.encoder import InfluenceEncoder
 
@@ -74,25 +69,3 @@ def output(prompt: str, response: str) -> Sample:
     if not response.strip():
         raise DataError("The output to search for is blank.", fix="give some text")
     return Sample(sample_id(prompt, response), prompt, response)
-
-
-def read_outputs(path: Path, columns: Columns, max_characters: int) -> list[Sample]:
-    """Outputs to search for, from a file of the same form as a shard.
-
-    Raises:
-        DataError: the file is missing, cannot be read or has no row, or a row is bad.
-    """
-    if not path.is_file():
-        raise DataError("The file to search for does not exist.", where=f"file {path}")
-    with tempfile.TemporaryDirectory() as folder:
-        samples, bad = Path(folder, "samples.parquet"), Path(folder, "bad.parquet")
-        found = ingest(path, path.name, columns, samples, bad, max_characters)
-        rows, reasons = to_samples(read_samples(samples)), pl.read_parquet(bad)
-    if found.quarantined:
-        first = reasons.row(0, named=True)
-        raise DataError(
-            f"{found.quarantined} rows are bad; the first: {first['reason']}.",
-            where=f"file {path}, row {first['row']}, field {first['field']}",
-            fix="mend or remove those rows",
-        )
-    return rows
