@@ -18,7 +18,12 @@ from influcoder_lib.report.html import render_html
 from influcoder_lib.report.markdown import render_markdown
 from influcoder_lib.report.merging import BehaviorFacts, Context, merge
 from influcoder_lib.report.model import Report, read_table
-from influcoder_lib.report.standing import Standing, distillation_gap, read_standing
+from influcoder_lib.report.standing import (
+    DistillationGap,
+    Standing,
+    distillation_gap,
+    read_standing,
+)
 from influcoder_lib.report.wording import encoder
 from influcoder_lib.store import Manifest, Store
 
@@ -86,7 +91,7 @@ def _context(task: Task, shards: list[str]) -> Context:
     settings, sources = task.settings, task.facts.sources
     comparison = json.loads(task.file("encoder_comparison", "comparison.json").read_text())
     champion = task.input("champion_encoder").summary
-    queries = _queries(task.file("behavior_queries", "queries.parquet"))
+    queries = query_ids(task.file("behavior_queries", "queries.parquet"))
     versions = {
         "encoder in use": encoder(champion["version"]),
         "encoder fingerprint": champion["encoder"],
@@ -110,16 +115,8 @@ def _context(task: Task, shards: list[str]) -> Context:
 
 
 def _standing(task: Task, queries: Mapping[str, frozenset[str]]) -> Standing:
-    made_from = task.input("distillation_set").recipe.inputs
-    # The set itself lacks queries that cannot be learnt from, today or ever.
-    asked = _past_file(task.workspace.store, made_from, "behavior_queries", "queries.parquet")
-    frozen = pl.read_parquet(asked or task.file("distillation_set", "queries.parquet"))
-    gap = distillation_gap(
-        _by_shard(made_from, "gradient_projections"),
-        _by_shard(_inputs(task), "gradient_projections"),
-        frozen["sample_id"].to_list(),
-        queries,
-    )
+    drawn = _by_shard(_inputs(task), "gradient_projections")
+    gap = gap_of(task.workspace.store, task.input("distillation_set"), drawn, queries)
     return read_standing(
         task.input("champion_encoder").summary,
         task.input("influence_encoder").summary["version"],
@@ -129,6 +126,18 @@ def _standing(task: Task, queries: Mapping[str, frozenset[str]]) -> Standing:
         },
         gap,
     )
+
+
+def gap_of(
+    store: Store, frozen: Manifest, drawn: Mapping[str, str], queries: Mapping[str, frozenset[str]]
+) -> DistillationGap:
+    """How far a distillation set has fallen behind today's candidates (content by shard) and
+    queries (ids by behavior)."""
+    made_from = frozen.recipe.inputs
+    # The set itself lacks queries that cannot be learnt from, today or ever.
+    asked = _past_file(store, made_from, "behavior_queries", "queries.parquet")
+    known = pl.read_parquet(asked or store.path(frozen, "queries.parquet"))["sample_id"].to_list()
+    return distillation_gap(_by_shard(made_from, "gradient_projections"), drawn, known, queries)
 
 
 def _changes(task: Task) -> Changes | None:
@@ -185,7 +194,7 @@ def _basis(store: Store, inputs: Mapping[str, str], created: str) -> Basis:
         created=created,
         encoder=_encoder(champion.summary) if champion else None,
         rules=read_rules(rules) if rules else None,
-        queries=_queries(queries) if queries else None,
+        queries=query_ids(queries) if queries else None,
         shards=decisions,
         read=functools.partial(_read, store, decisions),
     )
@@ -195,7 +204,7 @@ def _encoder(champion: Mapping[str, Any]) -> str:
     return f"{encoder(champion['version'])} ({champion['encoder'][:8]})"
 
 
-def _queries(path: Path) -> dict[str, frozenset[str]]:
+def query_ids(path: Path) -> dict[str, frozenset[str]]:
     """Ids of the queries, by behavior."""
     groups = pl.read_parquet(path).group_by("behavior").agg("sample_id")
     return {behavior: frozenset(ids) for behavior, ids in groups.iter_rows()}

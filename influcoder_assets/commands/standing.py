@@ -15,16 +15,12 @@ import polars as pl
 
 from influcoder_assets.curation import read_rules
 from influcoder_assets.maker import current_plan, standing_failures
+from influcoder_assets.reporting import gap_of, query_ids
 from influcoder_assets.workspace import Workspace
 from influcoder_lib.metrics import Fidelity
 from influcoder_lib.refresh import Step
 from influcoder_lib.report.model import share
-from influcoder_lib.report.standing import (
-    DistillationGap,
-    Standing,
-    distillation_gap,
-    read_standing,
-)
+from influcoder_lib.report.standing import Standing, read_standing
 from influcoder_lib.report.wording import rule_in_words
 from influcoder_lib.store import Manifest, Store
 
@@ -144,14 +140,16 @@ def _encoders(store: Store, live: Sequence[str]) -> Encoders | None:
         return None
     scores = _in_force(store, "influence_scores", live)
     measured = {shard: each.summary.get("fidelity") for shard, each in scores.items()}
+    drawn = _in_force(store, "gradient_projections", live)
+    queries = query_ids(store.path(store.require("behavior_queries"), "queries.parquet"))
+    contents = {shard: each.fingerprint for shard, each in drawn.items()}
+    gap = gap_of(store, frozen, contents, queries)
     figures = {field.name for field in fields(Fidelity)} & champion.summary.keys()
     return Encoders(
         fingerprint=champion.summary["encoder"],
         in_use_since=_in_use_since(store, champion),
         fidelity={name: champion.summary[name] for name in sorted(figures)},
-        standing=read_standing(
-            champion.summary, trained.summary["version"], measured, _gap(store, frozen, live)
-        ),
+        standing=read_standing(champion.summary, trained.summary["version"], measured, gap),
         distillation_set_frozen=frozen.created,
     )
 
@@ -164,32 +162,6 @@ def _in_use_since(store: Store, champion: Manifest) -> str:
             break
         since = manifest.created
     return since
-
-
-def _gap(store: Store, frozen: Manifest, live: Sequence[str]) -> DistillationGap:
-    """What of today's shards and queries came after the distillation set was frozen."""
-    prefix = "gradient_projections/"
-    made_from = frozen.recipe.inputs
-    drawn = _in_force(store, "gradient_projections", live)
-    asked = store.require("behavior_queries")
-    known = [each for each in store.history("behavior_queries") if _read_by(frozen, each)]
-    return distillation_gap(
-        {name.removeprefix(prefix): made_from[name] for name in made_from if prefix in name},
-        {shard: each.fingerprint for shard, each in drawn.items()},
-        _queries(store, known[-1] if known else frozen)["sample_id"].to_list(),
-        {
-            str(behavior): set(own["sample_id"])
-            for (behavior,), own in _queries(store, asked).group_by("behavior")
-        },
-    )
-
-
-def _read_by(frozen: Manifest, queries: Manifest) -> bool:
-    return frozen.recipe.inputs["behavior_queries"] == queries.fingerprint
-
-
-def _queries(store: Store, manifest: Manifest) -> pl.DataFrame:
-    return pl.read_parquet(store.path(manifest, "queries.parquet"))
 
 
 def _behaviors(store: Store, filtered: Mapping[str, Manifest]) -> list[Behavior]:

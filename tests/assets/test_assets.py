@@ -310,6 +310,19 @@ def test_the_shard_sensor_registers_shards_and_starts_nothing(new_home):
         assert instance.get_runs_count() == 0
 
 
+def test_the_shard_sensor_puts_up_a_tombstone_once(refreshed_home):
+    (refreshed_home / "corpus" / "c.parquet").unlink()
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("shards", list(SHARDS))
+        first = shard_sensor(sensor_context(refreshed_home, instance))
+        (event,) = first.asset_events
+        assert (event.asset_key, event.partition) == (dg.AssetKey("corpus"), "c.parquet")
+        assert set(instance.get_dynamic_partitions("shards")) == {"a.jsonl", "sub.b.csv"}
+        again = shard_sensor(sensor_context(refreshed_home, instance))
+    assert isinstance(again, dg.SkipReason)
+    assert list(Workspace.open(refreshed_home).store.tombstones()) == ["c.parquet"]
+
+
 def sensor_context(home: Path, instance: dg.DagsterInstance) -> dg.SensorEvaluationContext:
     """What a sensor is given on a tick."""
     return dg.build_sensor_context(

@@ -71,6 +71,10 @@ def test_a_missing_reviewer_s_list(refreshed_home, change_settings):
     assert len(refreshed.failures[0].split("\n\n")) == len(tiny_home.SHARDS)
     assert "The reviewer's list cannot be read" in refreshed.failures[0]
     assert "reviewed.csv" in refreshed.failures[0]
+    assert tiny_home.plan(refreshed_home) == []
+    (refreshed_home / "reviewed.csv").write_text("sample_id,decision,note\n")
+    assert tiny_home.plan(refreshed_home) == []
+    assert tiny_home.refresh(refreshed_home).made == set()
 
 
 def test_too_few_queries_to_split_counts_them(new_home):
