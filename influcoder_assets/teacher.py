@@ -118,7 +118,7 @@ def distillation_set(task: Task) -> None:
         settings.test,
     )
     frozen.save(task.draft.folder)
-    _labelled(task).write_parquet(task.out("labelled.parquet"))
+    _labelled(task, frozen).write_parquet(task.out("labelled.parquet"))
     task.draft.rows = len(frozen.candidates)
     task.draft.summary |= {
         **frozen.counts(),
@@ -129,9 +129,13 @@ def distillation_set(task: Task) -> None:
     }
 
 
-def _labelled(task: Task) -> pl.DataFrame:
+def _labelled(task: Task, frozen: DistillationSet) -> pl.DataFrame:
+    """A draw of labelled samples that no encoder is trained on."""
     shards = [read_samples(task.file("corpus", "samples.parquet", s)) for s in task.each("corpus")]
-    return labelled_draw(pl.concat(shards), _LABELLED)
+    trained_on = frozen.candidates.filter(pl.col("split") == "train")["sample_id"].implode()
+    return labelled_draw(
+        pl.concat(shards).filter(~pl.col("sample_id").is_in(trained_on)), _LABELLED
+    )
 
 
 @asset_maker(
