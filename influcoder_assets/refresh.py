@@ -167,11 +167,29 @@ def refresh_sensor(
     context: dg.SensorEvaluationContext, home: HomeResource
 ) -> dg.SensorResult | dg.SkipReason:
     """Ask for one refresh run for each new plan; never two at a time."""
+    return _ask(context.instance, home)
+
+
+@dg.schedule(
+    job=refresh_job,
+    cron_schedule="0 3 * * *",
+    description="Starts a refresh every night at 03:00, when the plan is not empty.",
+)
+def daily_refresh(
+    context: dg.ScheduleEvaluationContext, home: HomeResource
+) -> dg.RunRequest | dg.SkipReason:
+    """What the sensor does, by the clock."""
+    asked = _ask(context.instance, home)
+    return asked if isinstance(asked, dg.SkipReason) else (asked.run_requests or [])[0]
+
+
+def _ask(instance: dg.DagsterInstance, home: HomeResource) -> dg.SensorResult | dg.SkipReason:
+    """A run of the refresh job if something is to be made and no run is at it, else why not."""
     try:
         workspace = home.open()
-        if is_running(context.instance, workspace, (JOB, REDISTILL)):
+        if is_running(instance, workspace, (JOB, REDISTILL)):
             return dg.SkipReason("a refresh is running")
-        gone = follow_shards(context.instance, workspace)
+        gone = follow_shards(instance, workspace)
         steps = current_plan(workspace)
         failed = standing_failures(workspace)
     except InflucoderError as error:
@@ -205,14 +223,6 @@ def shard_sensor(
     if gone:
         return dg.SensorResult(asset_events=[_tombstone(shard) for shard in gone])
     return dg.SkipReason(f"{len(workspace.shards)} shards are registered")
-
-
-daily_refresh = dg.ScheduleDefinition(
-    name="daily_refresh",
-    job=refresh_job,
-    cron_schedule="0 3 * * *",
-    description="Starts a refresh every night at 03:00.",
-)
 
 
 @dg.asset(

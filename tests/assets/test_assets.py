@@ -10,7 +10,7 @@ import pytest
 from influcoder_assets import checks
 from influcoder_assets.definitions import build_defs, defs
 from influcoder_assets.maker import MAKERS, nodes
-from influcoder_assets.refresh import refresh_sensor, shard_sensor
+from influcoder_assets.refresh import daily_refresh, refresh_sensor, shard_sensor
 from influcoder_assets.resources import HomeResource
 from influcoder_assets.workspace import Workspace
 from influcoder_lib.errors import DataError
@@ -310,6 +310,15 @@ def test_the_shard_sensor_registers_shards_and_starts_nothing(new_home):
         assert instance.get_runs_count() == 0
 
 
+def test_the_schedule_asks_for_what_the_sensor_asks_for(new_home, done: Done):
+    with dg.DagsterInstance.ephemeral() as instance:
+        asked = daily_refresh(schedule_context(new_home, instance))
+        assert int(asked.tags["influcoder/steps"]) == len(tiny_home.plan(new_home))
+        assert daily_refresh(schedule_context(done.home, instance)).skip_message == (
+            "everything is up to date"
+        )
+
+
 def test_the_shard_sensor_puts_up_a_tombstone_once(refreshed_home):
     (refreshed_home / "corpus" / "c.parquet").unlink()
     with dg.DagsterInstance.ephemeral() as instance:
@@ -326,5 +335,12 @@ def test_the_shard_sensor_puts_up_a_tombstone_once(refreshed_home):
 def sensor_context(home: Path, instance: dg.DagsterInstance) -> dg.SensorEvaluationContext:
     """What a sensor is given on a tick."""
     return dg.build_sensor_context(
+        instance=instance, resources={"home": HomeResource(path=str(home))}
+    )
+
+
+def schedule_context(home: Path, instance: dg.DagsterInstance) -> dg.ScheduleEvaluationContext:
+    """What the schedule is given at its hour."""
+    return dg.build_schedule_context(
         instance=instance, resources={"home": HomeResource(path=str(home))}
     )
