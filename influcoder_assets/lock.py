@@ -52,7 +52,8 @@ def lock_of(workspace: Workspace) -> FileLock:
     """The lock of a home; nobody holds it yet through this object."""
     path = workspace.data / "refresh.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(path)
+    # A run may end in another thread than it began in.
+    return FileLock(path, thread_local=False)
 
 
 def _runs(
