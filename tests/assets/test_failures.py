@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 
 import dagster as dg
 import polars as pl
@@ -101,23 +100,3 @@ def test_a_refresh_at_work_is_left_alone_however_long_it_is_silent(refreshed_hom
         with lock_of(Workspace.open(refreshed_home)):
             assert tick(refreshed_home, instance).skip_message == "a refresh is running"
         assert len(tick(refreshed_home, instance).run_requests) == 1
-
-
-def test_a_second_refresh_of_a_home_waits_for_the_first_to_end(refreshed_home, caplog):
-    tiny_home.append_row(refreshed_home / "corpus" / "a.jsonl", NEW_ROW)
-    held = lock_of(Workspace.open(refreshed_home))
-    held.acquire()
-    released = []
-
-    def release() -> None:
-        released.append(tiny_home.plan(refreshed_home))
-        held.release()
-
-    # Released by another thread, so it must not be bound to the one that took it.
-    timer = threading.Timer(2.0, release)
-    timer.start()
-    again = tiny_home.refresh(refreshed_home)
-    timer.join()
-    assert len(released[0]) == 7, "something was made while the lock was held"
-    assert again.made == in_shard("a.jsonl")
-    assert "another refresh of this home is running" in caplog.text
