@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 import dagster as dg
 import polars as pl
@@ -100,3 +102,23 @@ def test_a_refresh_at_work_is_left_alone_however_long_it_is_silent(refreshed_hom
         with lock_of(Workspace.open(refreshed_home)):
             assert tick(refreshed_home, instance).skip_message == "a refresh is running"
         assert len(tick(refreshed_home, instance).run_requests) == 1
+
+
+def test_a_second_refresh_of_a_home_waits_for_the_first_to_end(refreshed_home):
+    tiny_home.append_row(refreshed_home / "corpus" / "a.jsonl", NEW_ROW)
+    planned: list[int] = []
+    held = threading.Event()
+
+    def first() -> None:
+        with lock_of(Workspace.open(refreshed_home)):
+            held.set()
+            time.sleep(3)
+            planned.append(len(tiny_home.plan(refreshed_home)))
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    held.wait()
+    again = tiny_home.refresh(refreshed_home)
+    thread.join()
+    assert planned == [7], "something was made while the lock was held"
+    assert again.made == in_shard("a.jsonl")
