@@ -57,27 +57,27 @@ def build(home: Path, shards: int, rows: int) -> None:
 
 def measure(home: Path) -> list[Row]:
     """Each figure as a row, printed to stderr as it comes."""
-    found = [timed("first refresh, or the rest of it", home, lambda: made_by_refresh(home))]
+    found = [timed("first refresh, or the rest of it", lambda: made_by_refresh(home))]
     found += [
-        timed("plan, first of a process, imports aside", home, lambda: cold_plan(home)),
-        timed("plan, again in that process", home, lambda: len(current_plan(open_home(home)))),
-        timed("plan without the facts", home, plan_alone(home)),
-        timed("refresh with nothing to do", home, lambda: made_by_refresh(home)),
+        timed("plan, first of a process, imports aside", lambda: cold_plan(home)),
+        timed("plan, again in that process", lambda: len(current_plan(open_home(home)))),
+        timed("plan without the facts", plan_alone(home)),
+        timed("refresh with nothing to do", lambda: made_by_refresh(home)),
     ]
     shard = sorted((home / "corpus").glob("part-*.jsonl"))[7]
     tiny_home.append_row(shard, {"prompt": time.ctime(), "response": "the cat .", "label": None})
-    found.append(timed("one shard changed: plan", home, lambda: len(current_plan(open_home(home)))))
-    found.append(timed("one shard changed: refresh", home, lambda: made_by_refresh(home)))
+    found.append(timed("one shard changed: plan", lambda: len(current_plan(open_home(home)))))
+    found.append(timed("one shard changed: refresh", lambda: made_by_refresh(home)))
     settings = yaml.safe_load((home / "influcoder.yaml").read_text())
     value = settings["behaviors"][tiny_home.BEHAVIOR]["rule"]["value"]
     settings["behaviors"][tiny_home.BEHAVIOR]["rule"]["value"] = 0.5 - value
     tiny_home.write_settings(home, settings)
-    found.append(timed("rule changed: plan", home, lambda: len(current_plan(open_home(home)))))
-    found.append(timed("rule changed: refresh, one run", home, lambda: made_by_refresh(home)))
+    found.append(timed("rule changed: plan", lambda: len(current_plan(open_home(home)))))
+    found.append(timed("rule changed: refresh, one run", lambda: made_by_refresh(home)))
     return found
 
 
-def timed(name: str, home: Path, do: Callable[[], object]) -> Row:
+def timed(name: str, do: Callable[[], object]) -> Row:
     """One figure: the seconds that `do` takes, or those that it says it took."""
     begin = time.monotonic()
     made = do()
@@ -97,6 +97,7 @@ def made_by_refresh(home: Path) -> dict[str, int]:
 
 
 def open_home(home: Path) -> Workspace:
+    """The home, opened anew, as every step does."""
     return Workspace.open(home)
 
 

@@ -96,7 +96,9 @@ def plan_markdown(steps: Sequence[Step], failed: Mapping[str, str]) -> str:
         blocks.append("\n".join(["| asset | shards | why |", "|---|---|---|", *rows]))
     if failures:
         said = "Failed, and left alone until something changes, or until you materialise it:"
-        blocks.append("\n".join([said, "", *failures[:_SHOWN]]))
+        more = len(failures) - _SHOWN
+        counted = [f"* and {more} more"] if more > 0 else []
+        blocks.append("\n".join([said, "", *failures[:_SHOWN], *counted]))
     return "\n\n".join(blocks)
 
 

@@ -124,10 +124,12 @@ def _making_op(
 @dg.op(ins={"failed": dg.In(list)}, description="Fail the run if anything in it failed.")
 def report_failures(context: dg.OpExecutionContext, home: HomeResource, failed: list[str]) -> None:
     """Write down what the plan is now; fail the run, naming everything that could not be made."""
-    context.log_event(_plan_now(home.open()))
+    try:
+        context.log_event(_plan_now(home.open()))
+    except InflucoderError as error:
+        failed = [*failed, str(error)]
     if failed:
         raise dg.Failure("\n\n".join(failed), allow_retries=False)
-    context.log.info("everything is up to date")
 
 
 @dg.job(

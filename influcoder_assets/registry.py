@@ -17,6 +17,9 @@ EXPERIMENT = "influcoder"
 MODEL = "influence-encoder"
 ALIAS = "champion"
 
+# What is not there is an invalid parameter to one of MLflow's stores, and missing to another.
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+
 
 @dataclass(frozen=True)
 class Registry:
@@ -89,13 +92,15 @@ class Registry:
         """Point the alias `champion` at a version.
 
         Raises:
-            StoreError: there is no such version.
+            StoreError: there is no such version, or the registry cannot be reached.
         """
         from mlflow.exceptions import MlflowException
 
         try:
             self.client.set_registered_model_alias(MODEL, ALIAS, version)
         except MlflowException as error:
+            if error.error_code not in _ABSENT:
+                raise self._unreachable(error) from error
             raise StoreError(
                 f"The registry has no version {version} of {MODEL}.",
                 where=self.address,
@@ -120,14 +125,9 @@ class Registry:
         try:
             return str(self.client.get_model_version_by_alias(MODEL, ALIAS).version)
         except MlflowException as error:
-            # An alias that is not there is an invalid parameter to one store, missing to another.
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            if error.error_code in _ABSENT:
                 return None
-            raise StoreError(
-                f"The MLflow registry does not answer: {error.message}",
-                where=self.address,
-                fix="start it, or set MLFLOW_TRACKING_URI to where it is",
-            ) from error
+            raise self._unreachable(error) from error
 
     def version_of(self, encoder: str) -> str | None:
         """The newest version whose tag `fingerprint` is the encoder's."""
@@ -141,6 +141,13 @@ class Registry:
 
         source = self.client.get_model_version_download_uri(MODEL, version)
         return Path(download_artifacts(artifact_uri=source, dst_path=str(target)))
+
+    def _unreachable(self, error: Exception) -> StoreError:
+        return StoreError(
+            f"The MLflow registry does not answer: {error}",
+            where=self.address,
+            fix="start it, or set MLFLOW_TRACKING_URI to where it is",
+        )
 
     def _experiment(self) -> str:
         found = self.client.get_experiment_by_name(EXPERIMENT)

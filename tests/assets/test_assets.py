@@ -310,13 +310,14 @@ def test_the_shard_sensor_registers_shards_and_starts_nothing(new_home):
         assert instance.get_runs_count() == 0
 
 
-def test_the_schedule_asks_for_what_the_sensor_asks_for(new_home, done: Done):
-    with dg.DagsterInstance.ephemeral() as instance:
+def test_the_schedule_asks_for_what_the_sensor_asks_for(pristine, refreshed_home, tmp_path):
+    new_home = tiny_home.copy_home(pristine, tmp_path / "new")
+    with tiny_home.chosen(new_home) as instance:
         asked = daily_refresh(schedule_context(new_home, instance))
         assert int(asked.tags["influcoder/steps"]) == len(tiny_home.plan(new_home))
-        assert daily_refresh(schedule_context(done.home, instance)).skip_message == (
-            "everything is up to date"
-        )
+    with tiny_home.chosen(refreshed_home) as instance:
+        asked = daily_refresh(schedule_context(refreshed_home, instance))
+        assert asked.skip_message == "everything is up to date"
 
 
 def test_the_shard_sensor_puts_up_a_tombstone_once(refreshed_home):
