@@ -18,7 +18,8 @@ from influcoder_lib.teacher.engine import TeacherSettings, open_teacher
 from influcoder_lib.teacher.gradients import GradientFeatures
 
 _LABELLED = 1000
-_CANDIDATE_COLUMNS = ("sample_id", "prompt", "response", "label", "file", "row")
+# Where a sample stands is no part of it: a shard that is renamed is no other thing to learn from.
+_CANDIDATE_COLUMNS = ("sample_id", "prompt", "response", "label")
 
 
 def teacher_settings(settings: Settings) -> TeacherSettings:
@@ -55,6 +56,7 @@ def _shaping(settings: Settings) -> dict[str, object]:
         "draw_seed": s.distillation.seed,
     },
     kinds=("pytorch", "numpy"),
+    code_version="2",
 )
 def gradient_projections(task: Task) -> None:
     """Uncentred gradient features of the candidates drawn from one shard."""
@@ -90,7 +92,7 @@ def gradient_projections(task: Task) -> None:
     },
     frozen=True,
     kinds=("numpy",),
-    code_version="2",
+    code_version="3",
 )
 def distillation_set(task: Task) -> None:
     """Frozen queries and candidates with features, splits and centring mean, and a draw of labelled
@@ -133,9 +135,8 @@ def _labelled(task: Task, frozen: DistillationSet) -> pl.DataFrame:
     """A draw of labelled samples that no encoder is trained on."""
     shards = [read_samples(task.file("corpus", "samples.parquet", s)) for s in task.each("corpus")]
     trained_on = frozen.candidates.filter(pl.col("split") == "train")["sample_id"].implode()
-    return labelled_draw(
-        pl.concat(shards).filter(~pl.col("sample_id").is_in(trained_on)), _LABELLED
-    )
+    free = pl.concat(shards).filter(~pl.col("sample_id").is_in(trained_on))
+    return labelled_draw(free.select(_CANDIDATE_COLUMNS), _LABELLED)
 
 
 @asset_maker(

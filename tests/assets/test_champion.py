@@ -69,6 +69,16 @@ def test_a_redistillation_of_nothing_new_trains_nothing(refreshed_home):
     assert again.made == set()
 
 
+def test_a_redistillation_after_a_mere_renaming_trains_nothing(refreshed_home):
+    corpus = refreshed_home / "corpus"
+    (corpus / "a.jsonl").rename(corpus / "renamed.jsonl")
+    check_refresh(refreshed_home, in_shard("renamed.jsonl"))
+    again = redistill(refreshed_home)
+    assert again.failures == []
+    assert again.made == everywhere("distillation_set")
+    assert tiny_home.plan(refreshed_home) == []
+
+
 def test_a_redistillation_that_loses_changes_no_decision_and_is_not_tried_again(
     refreshed_home, lose
 ):
