@@ -1,1 +1,1 @@
-"""Measurements that print a table; no part of the test run. `python -m bench.NAME --help`."""
+"""Measurements that print a table; never part of the test run."""
