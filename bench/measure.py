@@ -23,7 +23,7 @@ _MATMUL_SIZE = 2048
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of a table: a median with half the distance of its quartiles, None if taken once."""
+    """A median, with half the distance of its quartiles as spread; None if taken once."""
 
     table: str
     row: str

@@ -5,6 +5,7 @@ Hugging Face hub. Only safetensors and GGUF weights are read, never pickles, and
 with a model is run.
 """
 
+import copy
 import importlib.metadata
 import json
 import logging
@@ -143,16 +144,12 @@ def load_target(folder: Path, dtype: Dtype) -> TargetModel:
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    # On the CPU, fused attention is slower backward than plain on rows of a few hundred tokens.
-    # On the GPU, None takes fused attention where the architecture has it.
-    attention = None if device == "cuda" else "eager"
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
         model, loading = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=torch.float32,
             use_safetensors=True,
-            attn_implementation=attention,
             output_loading_info=True,
             **options,
         )
@@ -175,14 +172,16 @@ def load_target(folder: Path, dtype: Dtype) -> TargetModel:
 
 
 def _narrow(model: Any) -> None:
-    """Hold the weights of linear layers in bfloat16, all but the head's, which embeddings share.
+    """Hold the weights of linear layers in bfloat16, the head's in a copy if embeddings share them.
 
     Embeddings, norms and so the residual stream stay in float32: that halves the distance of a
     gradient feature to its float32 twin at no cost in matrix products.
     """
     head = model.get_output_embeddings()
+    if head.weight is model.get_input_embeddings().weight:
+        model.set_output_embeddings(copy.deepcopy(head))
     for module in model.modules():
-        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head:
+        if isinstance(module, torch.nn.Linear | Conv1D):
             module.to(torch.bfloat16)
 
 

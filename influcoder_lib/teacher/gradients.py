@@ -23,15 +23,14 @@ from torch.nn import functional
 from influcoder_lib.errors import ModelError
 from influcoder_lib.models import TargetModel
 from influcoder_lib.samples import Sample
+from influcoder_lib.teacher import attention
 from influcoder_lib.teacher.adapters import AdaptedLayer
 from influcoder_lib.teacher.sketch import CountSketch
 from influcoder_lib.teacher.tokens import Span, SpanEncoder, batches
 
-CODE_VERSION = "2"
-# On a CPU, plain attention is faster backward on short rows, and fused attention on long ones,
-# where it also needs far less memory.
-_EAGER_UP_TO = 128
-_ROWS = 256
+CODE_VERSION = "3"
+# Logits of so many tokens over a vocabulary of 50,000 stay in the cache of most CPUs.
+_ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -112,32 +111,29 @@ class GradientFeatures:
 
     def _backward(self, spans: Sequence[Span], sink: Any) -> None:
         model = self.target.model
-        ids, mask, targets = (tensor.to(model.device) for tensor in self._pad(spans))
+        ids, targets = (tensor.to(model.device) for tensor in self._pad(spans))
         if model.device.type == "cpu":
-            fused = ids.shape[1] > _EAGER_UP_TO and model._supports_sdpa
-            model.set_attn_implementation("sdpa" if fused else "eager")
+            attention.select(model, ids.shape[1])
         narrow = self.target.dtype == torch.bfloat16
         predicted = targets.roll(-1, dims=1) >= 0
         with _Hooks(self.layers, model, len(spans), predicted, sink), torch.enable_grad():
             with torch.autocast(model.device.type, torch.bfloat16, enabled=narrow):
-                logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+                logits = model(input_ids=ids, use_cache=False).logits
             logits.backward(_loss_gradient(logits.detach(), targets[targets >= 0], predicted))
 
-    def _pad(self, spans: Sequence[Span]) -> tuple[Tensor, Tensor, Tensor]:
-        """Right-padded ids, attention mask and targets (-1 outside the loss), each (n, longest)."""
+    def _pad(self, spans: Sequence[Span]) -> tuple[Tensor, Tensor]:
+        """Right-padded ids and targets (-1 outside the loss), each (n, longest)."""
         longest = max(len(span.ids) for span in spans)
         tokenizer = self.target.tokenizer
         fill = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         ids = torch.full((len(spans), longest), fill)
-        mask = torch.zeros((len(spans), longest), dtype=torch.long)
         targets = torch.full((len(spans), longest), -1)
         for row, span in enumerate(spans):
             ids[row, : len(span.ids)] = torch.tensor(span.ids)
-            mask[row, : len(span.ids)] = 1
             # The first token of a row has nothing before it that could predict it.
             start = max(1, span.loss_start)
             targets[row, start : len(span.ids)] = torch.tensor(span.ids[start:])
-        return ids, mask, targets
+        return ids, targets
 
 
 class _Hooks:
@@ -160,7 +156,9 @@ class _Hooks:
         self._handles.append(
             head.register_forward_pre_hook(lambda module, inputs: (inputs[0][predicted],))
         )
+        self._cast: tuple[Tensor, Tensor] | None = None
         for layer in layers:
+            self._handles.append(layer.module.register_forward_pre_hook(self._narrow))
             self._handles.append(layer.module.register_forward_hook(self._watch(layer)))
 
     def __enter__(self) -> "_Hooks":
@@ -170,9 +168,18 @@ class _Hooks:
         for handle in self._handles:
             handle.remove()
 
+    def _narrow(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The input in the weights' dtype, cast once for all layers that share it."""
+        x, weight = inputs[0], module.weight
+        if x.dtype == weight.dtype:
+            return inputs
+        if self._cast is None or self._cast[0] is not x:
+            self._cast = x, x.to(weight.dtype)
+        return (self._cast[1], *inputs[1:])
+
     def _watch(self, layer: AdaptedLayer) -> Any:
         def on_forward(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            x = inputs[0].detach().to(layer.a.dtype)
+            x = inputs[0].detach()
             if x.ndim != 3 or len(x) != self.samples:
                 raise ModelError(
                     f"The layer {layer.name} sees its input as {tuple(x.shape)}, which mixes the "

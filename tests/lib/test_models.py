@@ -163,6 +163,7 @@ def test_a_target_model_is_loaded_frozen_and_for_evaluation(target, dtype, in_la
     layers = {name for name in found if "_proj." in name}
     assert len(layers) == 2 * 7
     assert {found.pop(name) for name in layers} == {in_layers}
+    assert found.pop("lm_head.weight") == in_layers
     assert set(found.values()) == {torch.float32}
     assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
     assert not loaded.model.training
