@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv/bin
 
-.PHONY: help demo ui test lint lock
+.PHONY: help demo ui test lint lock bench
 .DELETE_ON_ERROR:
 
 help:
@@ -11,6 +11,7 @@ help:
 	@echo "make ui     open the Dagster UI on the same home"
 	@echo "make test   run the tests"
 	@echo "make lint   run ruff, mypy and import-linter"
+	@echo "make bench  measure speed, memory and storage; takes about an hour"
 	@echo "make lock   write requirements.lock again from pyproject.toml"
 
 # The stamp is written last, so an interrupted installation starts again.
@@ -40,6 +41,9 @@ lint: .venv/.installed
 	$(VENV)/ruff format --check
 	$(VENV)/mypy
 	$(VENV)/lint-imports
+
+bench: .venv/.installed
+	$(VENV)/python -m bench
 
 # Pins that are in the lock already stay; `uv pip compile --upgrade ...` moves them.
 lock: .venv/.installed
