@@ -1,6 +1,7 @@
 """The assets that use the champion: embeddings, index, scores, rules and decisions."""
 
 import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,15 +22,17 @@ from influcoder_lib.curation.decisions import (
 from influcoder_lib.curation.index import read_vectors, write_segment
 from influcoder_lib.curation.score_table import (
     QueryVectors,
+    Scorer,
+    beside,
     for_rules,
     score_table,
-    with_percentiles,
 )
 from influcoder_lib.errors import StoreError
 from influcoder_lib.evaluation import shard_fidelity
 from influcoder_lib.evaluation.shard_fidelity import ShardFidelity
 from influcoder_lib.report.aggregates import shard_aggregates
-from influcoder_lib.samples import read_samples, to_samples
+from influcoder_lib.samples import read_sample_blocks, to_samples
+from influcoder_lib.tables import GROUP_ROWS, TableReader, TableWriter, read_blocks, writing
 
 
 @asset_maker(group="curation", inputs=("behavior_queries", "champion_encoder"), kinds=("faiss",))
@@ -48,18 +51,26 @@ def query_embeddings(task: Task) -> None:
 )
 def corpus_embeddings(task: Task) -> None:
     """Unit vectors of one shard's samples, by the champion: a segment of the index."""
-    samples = read_samples(task.file("corpus", "samples.parquet", task.shard_name))
+    table = task.file("corpus", "samples.parquet", task.shard_name)
+    total = task.input("corpus", task.shard_name).rows
     encoder = champion_vectors(task)
-    vectors = encoder.encode(to_samples(samples))
+    encoder.embed(map(to_samples, read_sample_blocks(table)), total)
+    vectors = np.concatenate(list(map(encoder.vectors, _ids(table))))
     write_segment(vectors, task.out("segment.faiss"))
-    samples.select("sample_id").write_parquet(task.out("ids.parquet"))
-    task.draft.rows = len(samples)
+    with writing(task.out("ids.parquet")) as ids:
+        for block in read_blocks(table, ["sample_id"]):
+            ids.add(block)
+    task.draft.rows = total
     task.draft.summary |= {
         "embedded": encoder.computed,
-        "reused": len(samples) - encoder.computed,
-        "truncated": encoder.truncated(to_samples(samples)),
+        "reused": total - encoder.computed,
+        "truncated": sum(map(encoder.truncated, _ids(table))),
         "encoder": _encoder(task),
     }
+
+
+def _ids(table: Path) -> Iterator[list[str]]:
+    return (block["sample_id"].to_list() for block in read_blocks(table, ["sample_id"]))
 
 
 @asset_maker(group="curation", inputs=("corpus_embeddings",), kinds=("faiss",))
@@ -126,28 +137,38 @@ def influence_scores(task: Task) -> None:
     """Score of every sample of one shard for every behavior, with percentile and best query; and
     how well the champion follows the true gradients of this shard's candidates."""
     shard = task.shard_name
-    ids = pl.read_parquet(task.file("corpus_embeddings", "ids.parquet", shard))["sample_id"]
-    vectors = read_vectors(task.file("corpus_embeddings", "segment.faiss", shard))
     queries = _query_vectors(task)
-    known = _scored_before(task)
-    new = (~ids.is_in(known["sample_id"].implode())).to_numpy()
     calibration = pl.read_parquet(task.file("calibration_scores", "candidates.parquet"))
-    scored = with_percentiles(
-        score_table(ids.filter(new).to_list(), vectors[new], queries), calibration, list(queries)
-    )
     encoder = str(task.input("corpus_embeddings", shard).summary["encoder"])
-    scored = pl.concat([known, scored.with_columns(encoder=pl.lit(encoder))], how="diagonal")
-    scored = ids.to_frame().join(scored, on="sample_id", how="left", maintain_order="left")
-    scored.write_parquet(task.out("scores.parquet"))
-    task.draft.rows = len(scored)
-    highest = {f"highest_{name}": scored[f"{name}_max"].max() for name in queries}
+    scorer = Scorer(queries, calibration, encoder, _scored_before(task))
+    drawn = pl.read_parquet(task.file("gradient_projections", "candidates.parquet", shard))
+    own: dict[str, np.ndarray] = {}
+    with writing(task.out("scores.parquet")) as table:
+        for ids, vectors in _embedded(task):
+            table.add(scorer.score(ids, vectors))
+            is_drawn = ids.is_in(drawn["sample_id"].implode())
+            own |= zip(ids.filter(is_drawn), vectors[is_drawn], strict=True)
+    task.draft.rows = table.rows
+    highest = pl.scan_parquet(task.out("scores.parquet")).select(
+        pl.max(f"{name}_max").alias(f"highest_{name}") for name in queries
+    )
     task.draft.summary |= {
-        "scored": int(new.sum()),
-        "reused": int((~new).sum()),
-        **highest,
+        "scored": scorer.scored,
+        "reused": table.rows - scorer.scored,
+        **highest.collect().row(0, named=True),
         "encoder": encoder,
-        "fidelity": asdict(_fidelity(task, ids.to_list(), vectors)),
+        "fidelity": asdict(_fidelity(task, own)),
     }
+
+
+def _embedded(task: Task) -> Iterator[tuple[pl.Series, np.ndarray]]:
+    """Ids (n,) and vectors (n, d) of the shard in hand, block by block."""
+    ids = TableReader(task.file("corpus_embeddings", "ids.parquet", task.shard))
+    segment = task.file("corpus_embeddings", "segment.faiss", task.shard)
+    vectors = read_vectors(segment)
+    for start in range(0, max(len(vectors), 1), GROUP_ROWS):
+        block = vectors[start : start + GROUP_ROWS]
+        yield ids.take(len(block))["sample_id"], block
 
 
 def _scored_before(task: Task) -> pl.DataFrame:
@@ -167,19 +188,19 @@ def _scored_before(task: Task) -> pl.DataFrame:
         return empty
 
 
-def _fidelity(task: Task, sample_ids: list[str], vectors: np.ndarray) -> ShardFidelity:
+def _fidelity(task: Task, own: Mapping[str, np.ndarray]) -> ShardFidelity:
+    """Fidelity on the drawn candidates, whose vectors `own` has by sample id."""
     shard = task.shard_name
     calibration = calibration_set(task)
     drawn = pl.read_parquet(task.file("gradient_projections", "candidates.parquet", shard))
     if task.input("gradient_projections", shard).summary["teacher"] != calibration.teacher:
         return shard_fidelity.unmeasured(calibration)
-    at = {sample_id: row for row, sample_id in enumerate(sample_ids)}
     settings = task.settings.fidelity
     return shard_fidelity.measure(
         calibration,
         read_vectors(task.file("calibration_scores", "held_out_queries.faiss")),
         drawn["sample_id"].to_list(),
-        vectors[[at[sample_id] for sample_id in drawn["sample_id"]]],
+        np.array([own[sample_id] for sample_id in drawn["sample_id"]]),
         np.load(task.file("gradient_projections", "features.npy", shard), allow_pickle=False),
         settings.warn_below,
         settings.fail_below,
@@ -227,22 +248,34 @@ def decision_rule(task: Task) -> None:
 )
 def filtered_dataset(task: Task) -> None:
     """One shard's samples, kept and dropped, each dropped one with its reason."""
-    shard = task.shard_name
     rules = _rules(task)
-    samples = read_samples(task.file("corpus", "samples.parquet", shard))
-    scored = pl.read_parquet(task.file("influence_scores", "scores.parquet", shard))
-    overrides = read_overrides(task.settings.overrides) if task.settings.overrides else []
-    statistics = {rule.behavior: rule.statistic for rule in rules}
-    joined = samples.join(scored, on="sample_id", how="left", maintain_order="left")
-    decided = decide(for_rules(joined, statistics), rules, overrides)
-    for decision, name in (("keep", "kept"), ("drop", "dropped")):
-        decided.filter(pl.col("decision") == decision).write_parquet(task.out(f"{name}.parquet"))
-    aggregates = _aggregates(task, decided, rules)
+    with writing(task.out("kept.parquet")) as kept, writing(task.out("dropped.parquet")) as dropped:
+        aggregates = _aggregates(task, _written(_decided(task, rules), kept, dropped), rules)
     task.out("aggregates.json").write_text(json.dumps(aggregates, indent=1))
-    task.draft.rows = len(decided)
+    task.draft.rows = kept.rows + dropped.rows
     task.draft.summary |= {
         name: aggregates[name] for name in ("rows_in", "kept", "dropped", "quarantined")
     }
+
+
+def _decided(task: Task, rules: Sequence[Rule]) -> Iterator[pl.DataFrame]:
+    """The decided samples of the shard in hand, block by block."""
+    overrides = read_overrides(task.settings.overrides) if task.settings.overrides else []
+    statistics = {rule.behavior: rule.statistic for rule in rules}
+    scores = TableReader(task.file("influence_scores", "scores.parquet", task.shard))
+    for samples in read_sample_blocks(task.file("corpus", "samples.parquet", task.shard)):
+        scored = beside(samples, scores.take(len(samples)))
+        yield decide(for_rules(scored, statistics), rules, overrides)
+
+
+def _written(
+    blocks: Iterable[pl.DataFrame], kept: TableWriter, dropped: TableWriter
+) -> Iterator[pl.DataFrame]:
+    """The same blocks, written as they pass."""
+    for decided in blocks:
+        kept.add(decided.filter(pl.col("decision") == "keep"))
+        dropped.add(decided.filter(pl.col("decision") == "drop"))
+        yield decided
 
 
 def rule_settings(settings: Settings) -> list[RuleSettings]:
@@ -274,7 +307,9 @@ def _query_vectors(task: Task) -> dict[str, QueryVectors]:
     }
 
 
-def _aggregates(task: Task, decided: pl.DataFrame, rules: list[Rule]) -> dict[str, object]:
+def _aggregates(
+    task: Task, blocks: Iterable[pl.DataFrame], rules: Sequence[Rule]
+) -> dict[str, object]:
     shard = task.shard_name
     quarantine = pl.read_parquet(task.file("corpus", "quarantine.parquet", shard))
     reasons = quarantine.group_by("reason").len().sort("reason")
@@ -282,7 +317,7 @@ def _aggregates(task: Task, decided: pl.DataFrame, rules: list[Rule]) -> dict[st
     teacher = task.input("gradient_projections", shard).summary
     return shard_aggregates(
         shard,
-        decided,
+        blocks,
         rules,
         dict(reasons.iter_rows()),
         {

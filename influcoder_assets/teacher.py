@@ -10,7 +10,7 @@ from influcoder_assets.config import Settings
 from influcoder_assets.maker import Task, asset_maker
 from influcoder_lib.evaluation.held_out import labelled_draw
 from influcoder_lib.rows import open_rows
-from influcoder_lib.samples import read_samples, to_samples
+from influcoder_lib.samples import SAMPLE_SCHEMA, read_sample_blocks, read_samples, to_samples
 from influcoder_lib.teacher import rankings
 from influcoder_lib.teacher.collection import Collected, collect, draw
 from influcoder_lib.teacher.distillation_set import DistillationSet
@@ -61,10 +61,11 @@ def _shaping(settings: Settings) -> dict[str, object]:
 def gradient_projections(task: Task) -> None:
     """Uncentred gradient features of the candidates drawn from one shard."""
     distillation = task.settings.distillation
-    samples = read_samples(task.file("corpus", "samples.parquet", task.shard_name))
-    drawn = samples[
-        draw(samples["sample_id"].to_list(), distillation.candidates_per_shard, distillation.seed)
-    ]
+    count, seed = distillation.candidates_per_shard, distillation.seed
+    drawn = pl.DataFrame(schema=SAMPLE_SCHEMA)
+    for samples in read_sample_blocks(task.file("corpus", "samples.parquet", task.shard_name)):
+        together = pl.concat([drawn, samples])
+        drawn = together[draw(together["sample_id"].to_list(), count, seed)]
     found = _features(task, drawn)
     kept = drawn.filter(~pl.col("sample_id").is_in(list(found.unusable)))
     kept.select(_CANDIDATE_COLUMNS).write_parquet(task.out("candidates.parquet"))

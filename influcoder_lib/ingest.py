@@ -5,25 +5,20 @@ What makes a row a sample is decided here; how a file's rows are read is the bus
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import astuple, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from influcoder_lib import fingerprint
-from influcoder_lib.errors import DataError, StoreError
+from influcoder_lib.errors import DataError
+from influcoder_lib.id_table import IdTable, keys_of
 from influcoder_lib.readers import BadRow, Row, excerpt, read_rows, type_name
 from influcoder_lib.samples import QUARANTINE_SCHEMA, SAMPLE_SCHEMA, read_samples
-
-# A row group is written when it holds this many rows, or this many characters.
-_GROUP_ROWS = 8192
-_GROUP_CHARACTERS = 1 << 23
-_ARROW_TYPES = {pl.String(): pa.large_string(), pl.Int64(): pa.int64()}
+from influcoder_lib.tables import GROUP_BYTES, GROUP_ROWS, writing
 
 
 @dataclass(frozen=True)
@@ -81,18 +76,17 @@ def ingest(
         DataError: the file as a whole cannot be used (see `readers.read_rows`).
         StoreError: a table cannot be written.
     """
-    seen: dict[bytes, int] = {}
-    with ExitStack() as stack:
-        samples = stack.enter_context(_table(samples_out, SAMPLE_SCHEMA))
-        quarantine = stack.enter_context(_table(quarantine_out, QUARANTINE_SCHEMA))
-        for row in read_rows(path, name, columns.needed(), 8 * max_characters):
-            checked = _check(row, columns, max_characters) if isinstance(row, Row) else row
-            if isinstance(checked, _Valid):
-                checked = _check_new(checked, row.number, seen)
-            if isinstance(checked, BadRow):
-                quarantine.add((name, *astuple(checked)))
-            else:
-                samples.add((*astuple(checked), name, row.number))
+    rows = read_rows(path, name, columns.needed(), 8 * max_characters)
+    checked = (
+        _check(row, columns, max_characters) if isinstance(row, Row) else row for row in rows
+    )
+    seen = IdTable()
+    with writing(samples_out) as samples, writing(quarantine_out) as quarantine:
+        for block in _blocks(checked):
+            valid, bad = _tell_apart(block, seen)
+            samples.add(_table([(*each[:5], name, each.number) for each in valid], SAMPLE_SCHEMA))
+            found = [(name, each.number, each.field, each.reason, each.excerpt) for each in bad]
+            quarantine.add(_table(found, QUARANTINE_SCHEMA))
         return Ingested(valid=samples.rows, quarantined=quarantine.rows)
 
 
@@ -123,13 +117,13 @@ def read_picked(path: Path, what: str, columns: Columns, max_characters: int) ->
     return rows
 
 
-@dataclass(frozen=True)
-class _Valid:
+class _Valid(NamedTuple):
     sample_id: str
     prompt: str
     response: str
     label: str | None
     source: str | None
+    number: int
 
 
 class _Bad(Exception):  # noqa: N818 - not an error: it carries why one row is refused
@@ -160,15 +154,47 @@ def _check(row: Row, columns: Columns, limit: int) -> _Valid | BadRow:
         source = _optional_text(row.values, columns.source, limit)
     except _Bad as bad:
         return BadRow(row.number, bad.field, bad.reason, excerpt(bad.value))
-    return _Valid(fingerprint.sample_id(prompt, response), prompt, response, label, source)
+    identity = fingerprint.sample_id(prompt, response)
+    return _Valid(identity, prompt, response, label, source, row.number)
 
 
-def _check_new(valid: _Valid, number: int, seen: dict[bytes, int]) -> _Valid | BadRow:
-    first = seen.setdefault(bytes.fromhex(valid.sample_id), number)
-    if first == number:
-        return valid
+def _blocks(checked: Iterable[_Valid | BadRow]) -> Iterator[list[_Valid | BadRow]]:
+    """The rows in blocks that fit into memory."""
+    block: list[_Valid | BadRow] = []
+    characters = 0
+    for each in checked:
+        block.append(each)
+        if isinstance(each, _Valid):
+            characters += len(each.prompt) + len(each.response)
+        if len(block) >= GROUP_ROWS or characters >= GROUP_BYTES:
+            yield block
+            block, characters = [], 0
+    if block:
+        yield block
+
+
+def _tell_apart(block: list[_Valid | BadRow], seen: IdTable) -> tuple[list[_Valid], list[BadRow]]:
+    """The block's samples and its bad rows; one whose twin came earlier is bad."""
+    bad = [each for each in block if isinstance(each, BadRow)]
+    valid = [each for each in block if isinstance(each, _Valid)]
+    keys = keys_of([each.sample_id for each in valid])
+    numbers = np.array([each.number for each in valid], dtype=np.int64)
+    new = []
+    for each, first in zip(valid, seen.setdefault(keys, numbers).tolist(), strict=True):
+        if first == each.number:
+            new.append(each)
+        else:
+            bad.append(_twin(each, first))
+    return new, sorted(bad, key=lambda each: each.number)
+
+
+def _twin(valid: _Valid, first: int) -> BadRow:
     reason = f"the same prompt and response as row {first}"
-    return BadRow(number, "", reason, excerpt(valid.response))
+    return BadRow(valid.number, "", reason, excerpt(valid.response))
+
+
+def _table(rows: list[tuple[Any, ...]], schema: pl.Schema) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=schema, orient="row")
 
 
 def _text(values: Mapping[str, Any], field: str) -> str:
@@ -254,67 +280,3 @@ def _turns(field: str, value: object) -> list[tuple[str, str]]:
                 raise _Bad(field, reason, value)
         turns.append((message["role"], message["content"]))
     return turns
-
-
-class _Table:
-    """A parquet file written in row groups."""
-
-    def __init__(self, path: Path, schema: pl.Schema) -> None:
-        self.rows = 0
-        fields = [(name, _ARROW_TYPES[kind]) for name, kind in schema.items()]
-        self._schema = pa.schema(fields)
-        self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
-        self._pending: list[tuple[Any, ...]] = []
-        self._characters = 0
-
-    def add(self, row: tuple[Any, ...]) -> None:
-        self._pending.append(row)
-        self._characters += sum(len(value) for value in row if isinstance(value, str))
-        self.rows += 1
-        if len(self._pending) >= _GROUP_ROWS or self._characters >= _GROUP_CHARACTERS:
-            self.flush()
-
-    def flush(self) -> None:
-        if not self._pending:
-            return
-        columns = zip(*self._pending, strict=True)
-        arrays = [
-            pa.array(column, field.type)
-            for column, field in zip(columns, self._schema, strict=True)
-        ]
-        self._writer.write_batch(pa.record_batch(arrays, schema=self._schema))
-        self._pending.clear()
-        self._characters = 0
-
-    def close(self) -> None:
-        self._writer.close()
-
-    def discard(self, part: Path) -> None:
-        """Let go of the file if it did not become the table."""
-        with suppress(OSError):
-            self._writer.close()
-        part.unlink(missing_ok=True)
-
-
-@contextmanager
-def _table(path: Path, schema: pl.Schema) -> Iterator[_Table]:
-    """A table that takes its name only when all of it is written."""
-    part = path.with_name(path.name + ".part")
-    table = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        table = _Table(part, schema)
-        yield table
-        table.flush()
-        table.close()
-        part.replace(path)
-    except OSError as error:
-        # What the raw file raises is a DataError by now, so this is the output's.
-        raise StoreError(
-            f"A table cannot be written ({error.strerror or error}).",
-            where=f"file {path}",
-            fix="make the folder writable, free some space, or choose another one",
-        ) from error
-    finally:
-        if table is not None:
-            table.discard(part)

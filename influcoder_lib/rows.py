@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 
 from influcoder_lib import fingerprint
 from influcoder_lib.errors import StoreError
+from influcoder_lib.id_table import IdTable, keys_of
 from influcoder_lib.store import write_atomically
 
 FORMAT = "2"
@@ -40,10 +41,14 @@ class RowStore:
         self.catch_up()
 
     def __contains__(self, sample_id: str) -> bool:
-        return sample_id in self._where
+        return bool(self.known([sample_id])[0])
 
     def __len__(self) -> int:
-        return len(self._where)
+        return len(self._places)
+
+    def known(self, sample_ids: Sequence[str]) -> np.ndarray:
+        """Which of the samples (n,) bool have a row here."""
+        return self._places.get(keys_of(sample_ids)) >= 0
 
     def catch_up(self) -> None:
         """Take notice of segments that other processes added or that someone deleted."""
@@ -80,27 +85,30 @@ class RowStore:
         Raises:
             KeyError: a sample has no row here.
         """
-        by_segment: dict[Path, list[tuple[int, int]]] = {}
-        for position, sample_id in enumerate(sample_ids):
-            path, row = self._where[sample_id]
-            by_segment.setdefault(path, []).append((position, row))
+        places = self._places.get(keys_of(sample_ids))
+        if (places < 0).any():
+            raise KeyError(sample_ids[int(np.argmax(places < 0))])
+        segments = np.searchsorted(self._starts, places, side="right") - 1
         result: np.ndarray | None = None
-        for path, pairs in by_segment.items():
-            positions, rows = np.array(pairs).T
-            with safe_open(path, framework="numpy") as segment:
-                stored = segment.get_tensor("rows")
+        for segment in np.unique(segments):
+            positions = np.flatnonzero(segments == segment)
+            found = _stored(self._paths[segment], places[positions] - self._starts[segment])
             if result is None:
-                result = np.empty((len(sample_ids), stored.shape[1]), dtype=stored.dtype)
-            result[positions] = stored[rows]
+                result = np.empty((len(sample_ids), found.shape[1]), dtype=found.dtype)
+            result[positions] = found
         return result if result is not None else np.empty((0, 0), dtype=np.float32)
 
     def truncated(self, sample_ids: Sequence[str]) -> int:
         """How many of the given samples were cut to fit."""
-        return sum(sample_id in self._truncated for sample_id in sample_ids)
+        return int((self._truncated.get(keys_of(sample_ids)) >= 0).sum())
 
     def _clear(self) -> None:
-        self._where: dict[str, tuple[Path, int]] = {}
-        self._truncated: set[str] = set()
+        # A place counts the rows of all segments, one after another, from a segment's start on.
+        self._places = IdTable()
+        self._truncated = IdTable()
+        self._paths: list[Path] = []
+        self._starts: list[int] = []
+        self._end = 0
         self._read: set[Path] = set()
         self.refused: dict[str, str] = {}
 
@@ -121,10 +129,22 @@ class RowStore:
     def _register_segment(self, path: Path) -> None:
         with safe_open(path, framework="numpy") as segment:
             ids, truncated = segment.get_tensor("ids"), segment.get_tensor("truncated")
-        for row, (sample_id, cut) in enumerate(zip(ids, truncated, strict=True)):
-            self._where[sample_id.tobytes().hex()] = (path, row)
-            if cut:
-                self._truncated.add(sample_id.tobytes().hex())
+        keys = np.ascontiguousarray(ids).view("S16").ravel()
+        places = np.arange(self._end, self._end + len(keys))
+        self._places.setdefault(keys, places)
+        self._truncated.setdefault(keys[truncated], places[truncated])
+        self._paths.append(path)
+        self._starts.append(self._end)
+        self._end += len(keys)
+
+
+def _stored(path: Path, rows: np.ndarray) -> np.ndarray:
+    """These rows of a segment; of the file, only the runs of neighbours among them are read."""
+    wanted, back = np.unique(rows, return_inverse=True)
+    runs = np.split(wanted, np.flatnonzero(np.diff(wanted) > 1) + 1)
+    with safe_open(path, framework="numpy") as segment:
+        stored = segment.get_slice("rows")
+        return np.concatenate([stored[int(run[0]) : int(run[-1]) + 1] for run in runs])[back]
 
 
 def open_rows(folder: Path) -> RowStore:

@@ -1,6 +1,6 @@
 """What a sample is, and which files of a folder are shards.
 
-The tables of valid samples and of quarantined rows have their schemas here; `readers` fills them
+The tables of valid samples and of quarantined rows have their schemas here; `ingest` fills them
 from raw files.
 """
 
@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 
 from influcoder_lib.errors import DataError
+from influcoder_lib.tables import read_blocks
 
 SAMPLE_SCHEMA = pl.Schema(
     {
@@ -68,26 +70,31 @@ def to_samples(frame: pl.DataFrame) -> list[Sample]:
 
 
 def read_samples(path: Path) -> pl.DataFrame:
-    """The table of valid samples that `readers.ingest` wrote (columns: `SAMPLE_SCHEMA`).
+    """The table of valid samples that `ingest` wrote (columns: `SAMPLE_SCHEMA`), all of it.
 
     Raises:
         DataError: the file is missing, unreadable, or of another schema.
     """
+    return pl.concat(read_sample_blocks(path))
+
+
+def read_sample_blocks(path: Path) -> Iterator[pl.DataFrame]:
+    """The same table block by block, at least one, so that its texts need not fit into memory."""
     try:
-        frame = pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
+        for block in read_blocks(path):
+            if block.schema != SAMPLE_SCHEMA:
+                raise DataError(
+                    "The file is no sample table.",
+                    where=f"file {path}, columns {dict(block.schema)}",
+                    allowed=f"columns {dict(SAMPLE_SCHEMA)}",
+                )
+            yield block
+    except (OSError, pa.ArrowException) as error:
         raise DataError(
             "The sample table cannot be read.",
             where=f"file {path}: {error}",
             fix="materialise the corpus shard again",
         ) from error
-    if frame.schema != SAMPLE_SCHEMA:
-        raise DataError(
-            "The file is no sample table.",
-            where=f"file {path}, columns {dict(frame.schema)}",
-            allowed=f"columns {dict(SAMPLE_SCHEMA)}",
-        )
-    return frame
 
 
 def partition_key(relative: str) -> str:

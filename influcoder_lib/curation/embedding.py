@@ -1,7 +1,8 @@
 """Embedding samples with resume: what is stored is reused, the rest is appended block by block."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import compress
 from typing import Protocol
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from influcoder_lib.rows import RowStore
 from influcoder_lib.samples import Sample
 
+# A killed run loses at most about so many vectors.
 _BLOCK = 1024
 
 
@@ -37,23 +39,42 @@ class StoredVectors:
 
     def encode(self, samples: Sequence[Sample]) -> np.ndarray:
         """Unit vectors (N, d) float32 of the samples, in their order; (0, d) of none."""
-        if not samples:
-            return self.open_encoder().encode(samples)
-        new = {each.sample_id: each for each in samples if each.sample_id not in self.rows}
-        missing = list(new.values())
-        begin = time.monotonic()
-        for start in range(0, len(missing), _BLOCK):
-            block = missing[start : start + _BLOCK]
-            encoder = self.open_encoder()
-            ids = [each.sample_id for each in block]
-            self.rows.append(ids, encoder.encode(block), encoder.truncated(block))
-            done = start + len(block)
-            rate = done / (time.monotonic() - begin)
-            left = (len(missing) - done) / rate
-            self.say(f"embedded {done} of {len(missing)}, {rate:,.0f} samples/s, {left:.0f} s left")
-        self.computed += len(missing)
-        return self.rows.take([each.sample_id for each in samples])
+        self.embed([samples], len(samples))
+        return self.vectors([each.sample_id for each in samples])
 
-    def truncated(self, samples: Sequence[Sample]) -> int:
-        """How many of the samples, all encoded before, are longer than the encoder's window."""
-        return self.rows.truncated([each.sample_id for each in samples])
+    def embed(self, blocks: Iterable[Sequence[Sample]], total: int) -> None:
+        """Embed and store those of `total` samples, given in blocks, that have no vector yet."""
+        begin, before = time.monotonic(), self.computed
+        for missing, seen in self._missing(blocks):
+            encoder = self.open_encoder()
+            ids = [each.sample_id for each in missing]
+            self.rows.append(ids, encoder.encode(missing), encoder.truncated(missing))
+            self.computed += len(missing)
+            done = self.computed - before
+            rate = done / (time.monotonic() - begin)
+            left = (total - seen) / rate
+            self.say(f"embedded {done}, {rate:,.0f} samples/s, at most {left:.0f} s left")
+
+    def vectors(self, sample_ids: Sequence[str]) -> np.ndarray:
+        """Unit vectors (N, d) float32 of samples that were embedded before; (0, d) of none."""
+        return self.rows.take(sample_ids) if sample_ids else self.open_encoder().encode([])
+
+    def truncated(self, sample_ids: Sequence[str]) -> int:
+        """How many of the samples, all embedded before, are longer than the encoder's window."""
+        return self.rows.truncated(sample_ids)
+
+    def _missing(self, blocks: Iterable[Sequence[Sample]]) -> Iterator[tuple[list[Sample], int]]:
+        """Samples without a vector, each once, about _BLOCK at a time; and how many were seen."""
+        held: dict[str, Sample] = {}
+        seen = 0
+        for block in blocks:
+            for start in range(0, len(block), _BLOCK):
+                piece = block[start : start + _BLOCK]
+                known = self.rows.known([each.sample_id for each in piece])
+                held |= {each.sample_id: each for each in compress(piece, ~known)}
+                seen += len(piece)
+                if len(held) >= _BLOCK:
+                    yield list(held.values()), seen
+                    held = {}
+        if held:
+            yield list(held.values()), seen

@@ -89,9 +89,10 @@ def _vectors(values: Any, name: str) -> NDArray[np.float32]:
 
 
 def _finite(array: NDArray[np.float32], name: str) -> NDArray[np.float32]:
-    bad = np.argwhere(~np.isfinite(array))
-    if len(bad):
+    finite = np.isfinite(array)
+    if not finite.all():
         raise DataError(
-            f"The {name} hold numbers that are not finite.", where=f"first in row {bad[0][0]}"
+            f"The {name} hold numbers that are not finite.",
+            where=f"first in row {np.argwhere(~finite)[0][0]}",
         )
     return array

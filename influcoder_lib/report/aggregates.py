@@ -1,32 +1,11 @@
-"""What one shard contributes to the report, as a JSON-able dict; `sums` adds contributions up.
+"""What one shard contributes to the report, in the layout of `layout`.
 
-The report is made from these dicts only, so no row of a shard is read twice. Layout:
-
-    schema            int, the layout's version
-    shard             str, partition key (absent from the sum of several shards)
-    rows_in, kept, dropped, quarantined    int; rows_in = kept + dropped + quarantined
-    groups            {group: [{name, kept, dropped}]}   one for each of GROUPS; name may be null
-    drop_reasons      [{rule, behavior, rows}]           why the dropped were dropped
-    quarantine        {reason: rows}
-    truncated         {teacher, encoder, teacher_measured}   rows
-    behaviors         {behavior: {
-        rule                 the decision rule, as a dict
-        rows                 scored samples
-        lowest, highest      float, null without rows
-        histogram            [{label, beyond, counts}]   one count for each bin of BIN_EDGES;
-                             `beyond` is the exact number of samples past the threshold
-        top                  the TOP highest samples, highest first
-        above, below         the NEAR samples either side of the cut, nearest first }}
-
-"Past the threshold" means score > threshold for an unwanted behavior and score >= threshold for a
-wanted one, whatever a reviewer or another rule then decided. A listed sample holds sample_id,
-file, row, label, decision, reason, score, percentile, prompt, response (excerpts) and best_query
-{sample_id, prompt, response}.
+The report is made from these contributions only, so no row of a shard is read twice.
 """
 
+import functools
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -34,25 +13,20 @@ import polars as pl
 from influcoder_lib.curation.decisions import Rule
 from influcoder_lib.errors import DataError, StoreError
 from influcoder_lib.report.groups import Json, add_rows, count_groups, null_last
+from influcoder_lib.report.layout import BIN_EDGES, COUNTS, NEAR, SCHEMA, TOP, TRUNCATED
+from influcoder_lib.report.sums import add_up
 
-SCHEMA = 2
-TOP = 20
-NEAR = 10
 EXCERPT = 600
-BIN_EDGES = (np.arange(101) - 50) / 50
-"""Edges (101,) of the score bins, step 0.02; each bin holds its lower edge, the last also 1."""
 
 _ROUNDING = 1e-5
 """How far the float32 cosine of two unit vectors may lie outside [-1, 1]."""
 
-COUNTS = ("rows_in", "kept", "dropped", "quarantined")
-TRUNCATED = ("teacher", "encoder", "teacher_measured")
 _TIE_BREAK = ("score", "sample_id", "file", "row")
 
 
 def shard_aggregates(
     shard: str,
-    decided: pl.DataFrame,
+    blocks: Iterable[pl.DataFrame],
     rules: Sequence[Rule],
     quarantined: Mapping[str, int],
     truncated: Mapping[str, int],
@@ -60,12 +34,13 @@ def shard_aggregates(
     *,
     rows_in: int,
 ) -> Json:
-    """Summarise one shard's decisions in the layout above.
+    """Summarise one shard's decisions.
 
     Args:
         shard: the shard's partition key.
-        decided: one row a valid sample: the output of `decisions.decide` with the columns prompt,
-            response, label, source, file and row of its samples.
+        blocks: at least one block of rows, one row a valid sample: the output of
+            `decisions.decide` with the columns prompt, response, label, source, file and row of
+            its samples.
         rules: the decision rules that were applied, one a behavior.
         quarantined: rows in quarantine by reason.
         truncated: rows cut for the "teacher" and for the "encoder"; "teacher_measured" is how
@@ -77,24 +52,48 @@ def shard_aggregates(
         DataError: the counts do not add up, or a score is no cosine.
         StoreError: a best query is not among `query_texts`.
     """
+    parts = (_of_block(shard, decided, rules, query_texts) for decided in blocks)
+    whole = functools.reduce(lambda before, part: add_up([before, part], rules), parts)
+    found = {
+        "schema": SCHEMA,
+        "shard": shard,
+        **whole,
+        "rows_in": rows_in,
+        "quarantined": sum(quarantined.values()),
+        "quarantine": dict(sorted(quarantined.items())),
+        "truncated": {name: int(truncated[name]) for name in TRUNCATED},
+    }
+    _check_counts(found, valid=whole["rows_in"])
+    return found
+
+
+def _of_block(
+    shard: str,
+    decided: pl.DataFrame,
+    rules: Sequence[Rule],
+    query_texts: Mapping[str, Mapping[str, str]],
+) -> Json:
+    """What a shard of these valid rows alone would contribute."""
     decisions = Counter(decided["decision"].to_list())
     return {
         "schema": SCHEMA,
-        "shard": shard,
-        **_counts(shard, decisions, sum(quarantined.values()), rows_in),
+        "rows_in": len(decided),
+        "kept": decisions["keep"],
+        "dropped": decisions["drop"],
+        "quarantined": 0,
         "groups": count_groups(decided),
         "drop_reasons": _drop_reasons(decided),
-        "quarantine": dict(sorted(quarantined.items())),
-        "truncated": {name: int(truncated[name]) for name in TRUNCATED},
+        "quarantine": {},
+        "truncated": dict.fromkeys(TRUNCATED, 0),
         "behaviors": {
             rule.behavior: _behavior(shard, decided, rule, query_texts) for rule in rules
         },
     }
 
 
-def _counts(shard: str, decisions: Counter[Any], quarantined: int, rows_in: int) -> Json:
-    kept, dropped = decisions["keep"], decisions["drop"]
-    undecided = decisions.total() - kept - dropped
+def _check_counts(found: Json, valid: int) -> None:
+    shard, rows_in, kept, dropped, quarantined = (found[name] for name in ("shard", *COUNTS))
+    undecided = valid - kept - dropped
     if undecided or rows_in != kept + dropped + quarantined:
         raise DataError(
             f"The rows of shard {shard} do not add up: {rows_in} came in, {kept} were kept, "
@@ -103,7 +102,6 @@ def _counts(shard: str, decisions: Counter[Any], quarantined: int, rows_in: int)
             allowed="rows in = kept + dropped + quarantined",
             fix="Materialise corpus, influence_scores and filtered_dataset of this shard again.",
         )
-    return {"rows_in": rows_in, "kept": kept, "dropped": dropped, "quarantined": quarantined}
 
 
 def _drop_reasons(decided: pl.DataFrame) -> list[Json]:

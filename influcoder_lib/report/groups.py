@@ -65,12 +65,19 @@ def count_groups(decided: pl.DataFrame) -> dict[str, list[Json]]:
 
 def dominant_script(samples: pl.DataFrame) -> pl.Series:
     """Name of the script of each row's prompt and response, see above."""
-    text = pl.concat_str("prompt", "response")
-    letters = samples.select(
-        text.str.count_matches(rf"[\p{{L}}&&{pattern}]").alias(name)
+    texts = samples.select(text=pl.concat_str("prompt", "response"))["text"]
+    # Letters are slow to count; those of ASCII alone are Latin.
+    mixed = texts.str.contains(r"[\p{L}--\p{ASCII}]").arg_true()
+    script = texts.str.contains("[A-Za-z]").replace_strict({True: "Latin", False: "none"})
+    return script.scatter(mixed, _dominant_by_count(texts.gather(mixed)))
+
+
+def _dominant_by_count(texts: pl.Series) -> pl.Series:
+    counts = texts.to_frame("text").select(
+        pl.col("text").str.count_matches(rf"[\p{{L}}&&{pattern}]").alias(name)
         for name, pattern in {**SCRIPTS, "any": r"\p{L}"}.items()
     )
-    counts = letters.with_columns(other=pl.col("any") - pl.sum_horizontal(*SCRIPTS))
+    counts = counts.with_columns(other=pl.col("any") - pl.sum_horizontal(*SCRIPTS))
     names = [*SCRIPTS, "other"]
     most = pl.max_horizontal(names)
     script = pl.coalesce(pl.when(pl.col(name) == most).then(pl.lit(name)) for name in names)

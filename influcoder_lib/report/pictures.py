@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 from PIL import Image
 
-from influcoder_lib.report.aggregates import BIN_EDGES
+from influcoder_lib.report.layout import BIN_EDGES
 from influcoder_lib.report.model import (
     BehaviorReport,
     FunnelRow,

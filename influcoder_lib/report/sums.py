@@ -1,4 +1,4 @@
-"""How the shards' aggregates add up: to what one shard that holds all rows would give."""
+"""How aggregates add up: to what one shard that holds all rows would give."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,8 +8,8 @@ import numpy as np
 
 from influcoder_lib.curation.decisions import Rule
 from influcoder_lib.errors import StoreError
-from influcoder_lib.report.aggregates import BIN_EDGES, COUNTS, NEAR, SCHEMA, TOP, TRUNCATED
 from influcoder_lib.report.groups import GROUPS, Json, add_groups, add_rows, null_last
+from influcoder_lib.report.layout import BIN_EDGES, COUNTS, NEAR, SCHEMA, TOP, TRUNCATED
 
 
 def combine(aggregates: Sequence[Json], rules: Sequence[Rule]) -> Json:
@@ -20,6 +20,11 @@ def combine(aggregates: Sequence[Json], rules: Sequence[Rule]) -> Json:
             is there twice.
     """
     _check_combinable(aggregates, rules)
+    return add_up(aggregates, rules)
+
+
+def add_up(aggregates: Sequence[Json], rules: Sequence[Rule]) -> Json:
+    """The same for parts that are known to belong together, such as the blocks of one shard."""
     listed = [part["behaviors"] for part in aggregates]
     return {
         "schema": SCHEMA,

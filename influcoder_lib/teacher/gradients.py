@@ -170,7 +170,8 @@ class _Hooks:
 
     def _narrow(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The input in the weights' dtype, cast once for all layers that share it."""
-        x, weight = inputs[0], module.weight
+        weight: Any = module.weight
+        x = inputs[0]
         if x.dtype == weight.dtype:
             return inputs
         if self._cast is None or self._cast[0] is not x:

@@ -11,6 +11,7 @@ from influcoder_lib.samples import (
     Sample,
     find_shards,
     partition_key,
+    read_sample_blocks,
     read_samples,
     to_samples,
 )
@@ -93,6 +94,18 @@ def test_a_sample_table_is_read_back_as_samples(tmp_path: Path) -> None:
     again = read_samples(tmp_path / "s.parquet")
     assert again.equals(frame)
     assert to_samples(again) == [Sample("i", "p", "r")]
+
+
+def test_a_sample_table_is_read_in_its_row_groups(tmp_path: Path) -> None:
+    rows = [[str(n), "p", "r", None, "s", "f", n] for n in range(5)]
+    frame = pl.DataFrame(rows, schema=SAMPLE_SCHEMA, orient="row")
+    frame.write_parquet(tmp_path / "s.parquet", row_group_size=2)
+    blocks = list(read_sample_blocks(tmp_path / "s.parquet"))
+    assert [len(block) for block in blocks] == [2, 2, 1]
+    assert pl.concat(blocks).equals(frame)
+    frame.clear().write_parquet(tmp_path / "none.parquet")
+    (only,) = read_sample_blocks(tmp_path / "none.parquet")
+    assert (only.height, only.schema) == (0, SAMPLE_SCHEMA)
 
 
 def test_what_is_no_sample_table_is_refused(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def summarise() -> Callable[..., dict]:
         quarantined = changes.pop("quarantined", {"blank response": 2})
         rows = decided.height + sum(quarantined.values())
         values = {"truncated": TRUNCATED, "query_texts": QUERIES, "rows_in": rows, **changes}
-        return shard_aggregates(shard, decided, rules=rules, quarantined=quarantined, **values)
+        return shard_aggregates(shard, [decided], rules=rules, quarantined=quarantined, **values)
 
     return build
 

@@ -1,6 +1,7 @@
 """A shard's aggregates: counts, histograms, listed samples, and sums over shards."""
 
 import copy
+import itertools
 import json
 import math
 
@@ -10,8 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from influcoder_lib.errors import DataError, StoreError
-from influcoder_lib.report.aggregates import excerpt
+from influcoder_lib.report.aggregates import excerpt, shard_aggregates
 from influcoder_lib.report.sums import combine
+
+TRUNCATED = {"teacher": 1, "encoder": 2, "teacher_measured": 3}
+QUERIES = {f"query-{i}": {"prompt": f"asks {i}", "response": f"answers {i}"} for i in range(3)}
 
 shared_fixtures = settings(
     max_examples=25,
@@ -165,6 +169,24 @@ def test_the_sum_of_shards_equals_one_shard_with_all_rows(
     del together["shard"]
     assert combine(parts, rules) == together
     assert combine(parts[::-1], rules) == together
+
+
+@given(scores=some_scores, cuts=st.sets(st.integers(0, 40)))
+@shared_fixtures
+def test_blocks_of_a_shard_add_up_to_what_all_its_rows_give_at_once(
+    make_rule, make_decided, summarise, scores, cuts
+):
+    rules = [make_rule("toxic", 0.25), make_rule("helpful", 0.0, kind="wanted")]
+    labels = [("x", None, "y")[i % 3] for i in range(len(scores))]
+    decided = make_decided("a.jsonl", scores, rules, labels)
+    edges = [0, *sorted(cuts), len(scores)]
+    blocks = [decided.slice(a, max(b - a, 0)) for a, b in itertools.pairwise(edges)]
+    blocks = [block for block in blocks if block.height] or [decided]
+    found = shard_aggregates(
+        "a.jsonl", blocks, rules, {"blank": 2}, TRUNCATED, QUERIES, rows_in=len(scores) + 2
+    )
+    whole = summarise("a.jsonl", decided, rules, quarantined={"blank": 2})
+    assert json.dumps(found) == json.dumps(whole)
 
 
 def test_aggregates_survive_json(make_rule, make_decided, summarise):
