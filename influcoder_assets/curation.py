@@ -12,6 +12,7 @@ from influcoder_assets.champion import calibration_set, champion_vectors
 from influcoder_assets.config import Settings
 from influcoder_assets.corpus import read_reference
 from influcoder_assets.maker import MAKERS, Task, asset_maker
+from influcoder_lib.curation import index
 from influcoder_lib.curation.decisions import (
     Rule,
     RuleSettings,
@@ -19,7 +20,6 @@ from influcoder_lib.curation.decisions import (
     decide,
     read_overrides,
 )
-from influcoder_lib.curation.index import read_vectors, write_segment
 from influcoder_lib.curation.score_table import (
     QueryVectors,
     Scorer,
@@ -35,19 +35,28 @@ from influcoder_lib.samples import read_sample_blocks, to_samples
 from influcoder_lib.tables import GROUP_ROWS, TableReader, TableWriter, read_blocks, writing
 
 
-@asset_maker(group="curation", inputs=("behavior_queries", "champion_encoder"), kinds=("faiss",))
+@asset_maker(
+    group="curation",
+    inputs=("behavior_queries", "champion_encoder"),
+    kinds=("numpy",),
+    code_version="2",
+)
 def query_embeddings(task: Task) -> None:
     """Unit vectors of the behaviors' queries, by the champion."""
     queries = pl.read_parquet(task.file("behavior_queries", "queries.parquet"))
     vectors = champion_vectors(task).encode(to_samples(queries))
     queries.write_parquet(task.out("queries.parquet"))
-    write_segment(vectors, task.out("queries.faiss"))
+    np.save(task.out("queries.npy"), vectors)
     task.draft.rows = len(queries)
     task.draft.summary |= {"encoder": _encoder(task), "dimension": vectors.shape[1]}
 
 
 @asset_maker(
-    group="curation", inputs=("corpus", "champion_encoder"), sharded=True, kinds=("faiss",)
+    group="curation",
+    inputs=("corpus", "champion_encoder"),
+    sharded=True,
+    kinds=("faiss",),
+    code_version="2",
 )
 def corpus_embeddings(task: Task) -> None:
     """Unit vectors of one shard's samples, by the champion: a segment of the index."""
@@ -55,8 +64,7 @@ def corpus_embeddings(task: Task) -> None:
     total = task.input("corpus", task.shard_name).rows
     encoder = champion_vectors(task)
     encoder.embed(map(to_samples, read_sample_blocks(table)), total)
-    vectors = np.concatenate(list(map(encoder.vectors, _ids(table))))
-    write_segment(vectors, task.out("segment.faiss"))
+    index.write_segment(map(encoder.vectors, _ids(table)), task.draft.folder)
     with writing(task.out("ids.parquet")) as ids:
         for block in read_blocks(table, ["sample_id"]):
             ids.add(block)
@@ -93,7 +101,7 @@ def embedding_index(task: Task) -> None:
     inputs=("champion_encoder", "query_embeddings"),
     sources=("known_good",),
     kinds=("parquet",),
-    code_version="2",
+    code_version="3",
 )
 def calibration_scores(task: Task) -> None:
     """Scores of the champion's held-back candidates and of known-good samples, which thresholds are
@@ -106,7 +114,7 @@ def calibration_scores(task: Task) -> None:
         [sample.sample_id for sample in held_back], champion.encode(held_back), queries
     )
     scored.write_parquet(task.out("candidates.parquet"))
-    write_segment(champion.encode(calibration.samples()), task.out("held_out_queries.faiss"))
+    np.save(task.out("held_out_queries.npy"), champion.encode(calibration.samples()))
     task.draft.rows = len(scored)
     task.draft.summary |= {"candidates": len(scored), "held_out_queries": len(calibration.queries)}
     for name, behavior in task.settings.behaviors.items():
@@ -164,11 +172,9 @@ def influence_scores(task: Task) -> None:
 def _embedded(task: Task) -> Iterator[tuple[pl.Series, np.ndarray]]:
     """Ids (n,) and vectors (n, d) of the shard in hand, block by block."""
     ids = TableReader(task.file("corpus_embeddings", "ids.parquet", task.shard))
-    segment = task.file("corpus_embeddings", "segment.faiss", task.shard)
-    vectors = read_vectors(segment)
-    for start in range(0, max(len(vectors), 1), GROUP_ROWS):
-        block = vectors[start : start + GROUP_ROWS]
-        yield ids.take(len(block))["sample_id"], block
+    stored = task.file("corpus_embeddings", index.VECTORS, task.shard)
+    for vectors in index.read_blocks(stored, GROUP_ROWS):
+        yield ids.take(len(vectors))["sample_id"], vectors
 
 
 def _scored_before(task: Task) -> pl.DataFrame:
@@ -198,7 +204,7 @@ def _fidelity(task: Task, own: Mapping[str, np.ndarray]) -> ShardFidelity:
     settings = task.settings.fidelity
     return shard_fidelity.measure(
         calibration,
-        read_vectors(task.file("calibration_scores", "held_out_queries.faiss")),
+        np.load(task.file("calibration_scores", "held_out_queries.npy"), allow_pickle=False),
         drawn["sample_id"].to_list(),
         np.array([own[sample_id] for sample_id in drawn["sample_id"]]),
         np.load(task.file("gradient_projections", "features.npy", shard), allow_pickle=False),
@@ -297,7 +303,7 @@ def read_rules(path: Path) -> list[Rule]:
 
 def _query_vectors(task: Task) -> dict[str, QueryVectors]:
     queries = pl.read_parquet(task.file("query_embeddings", "queries.parquet"))
-    vectors = read_vectors(task.file("query_embeddings", "queries.faiss"))
+    vectors = np.load(task.file("query_embeddings", "queries.npy"), allow_pickle=False)
     return {
         name: QueryVectors(
             queries.filter(pl.col("behavior") == name)["sample_id"].to_list(),

@@ -28,7 +28,7 @@ from influcoder_lib.student.recipes import RECIPES, Recipe
 from influcoder_lib.teacher.distillation_set import DistillationSet
 from influcoder_lib.teacher.engine import close_teacher
 
-_EMBEDDING_CODE = "1"
+_EMBEDDING_CODE = "2"
 
 
 @asset_maker(

@@ -19,7 +19,7 @@ from influcoder_lib.audit.lineage import (
     trace,
 )
 from influcoder_lib.audit.neighbours import LiveIndex, Neighbour
-from influcoder_lib.curation.index import read_vectors
+from influcoder_lib.curation.index import VECTORS, read_vectors
 from influcoder_lib.curation.rules import Rule
 from influcoder_lib.store import Manifest, Store
 
@@ -146,7 +146,7 @@ def _row(store: Store, filtered: Manifest, sample_id: str) -> dict[str, Any]:
 def _vector(store: Store, embedded: Manifest, sample_id: str) -> np.ndarray:
     """The sample's stored unit vector (d,)."""
     ids = pl.read_parquet(store.path(embedded, "ids.parquet"))["sample_id"]
-    return read_vectors(store.path(embedded, "segment.faiss"))[ids.index_of(sample_id)]
+    return read_vectors(store.path(embedded, VECTORS))[ids.index_of(sample_id)]
 
 
 def _standing(
@@ -174,7 +174,7 @@ def _responsible(
     """The behavior's queries closest to the vector; ties in the queries' order, as in scores."""
     embedded = origin.of("query_embeddings")
     queries = pl.read_parquet(store.path(embedded, "queries.parquet"))
-    vectors = read_vectors(store.path(embedded, "queries.faiss"))
+    vectors = np.load(store.path(embedded, "queries.npy"), allow_pickle=False)
     cosines = pl.Series("cosine", (vectors @ vector).astype(np.float64).round(_DECIMALS))
     own = queries.with_columns(cosines).filter(pl.col("behavior") == behavior)
     closest = own.sort("cosine", descending=True, maintain_order=True).head(QUERIES)

@@ -2,20 +2,16 @@
 
 from dataclasses import dataclass, fields
 
-import faiss
 import numpy as np
 import polars as pl
 
 from influcoder_lib.audit.catalog import Catalog
-from influcoder_lib.curation.index import read_vectors
+from influcoder_lib.curation.index import CODES, VECTORS, Hits, Segments
 from influcoder_lib.store import Store
 
 _DECISIONS = """
 SELECT shard, sample_id, file, row, label, decision FROM decisions WHERE shard_state = 'live'
 """
-
-# As in scores: far above float32's rounding error, far below what means something.
-_DECIMALS = 6
 
 
 @dataclass(frozen=True)
@@ -37,10 +33,9 @@ class Neighbour:
 
 
 class LiveIndex:
-    """The embeddings, by one encoder, of all shards whose files are there; held in memory.
+    """The embeddings, by one encoder, of all shards whose files are there.
 
-    `missing` names live shards that this encoder has not embedded yet. A million samples of width
-    384 take 1.5 GB.
+    `missing` names live shards that this encoder has not embedded yet.
 
     Raises:
         StoreError: a stored file is missing or damaged.
@@ -57,13 +52,12 @@ class LiveIndex:
         }
         self.missing = sorted(found.keys() - ready.keys())
         ids: list[pl.DataFrame] = []
-        self._index: faiss.Index | None = None
+        segments = []
         for shard, manifest in ready.items():
-            vectors = read_vectors(store.path(manifest, "segment.faiss"))
-            self._index = self._index or faiss.IndexFlatIP(vectors.shape[1])
-            self._index.add(vectors)
+            segments.append((store.path(manifest, VECTORS), store.path(manifest, CODES)))
             own = pl.read_parquet(store.path(manifest, "ids.parquet"), columns=["sample_id"])
             ids.append(own.with_columns(shard=pl.lit(shard)))
+        self._segments = Segments(segments) if segments else None
         self._rows = _with_decisions(ids, catalog)
 
     def __len__(self) -> int:
@@ -71,7 +65,7 @@ class LiveIndex:
 
     def nearest(self, vector: np.ndarray, top: int) -> list[Neighbour]:
         """The `top` samples with the highest cosine with a unit vector (d,) float32."""
-        return self._search(vector, min(top, len(self)), faiss.IDSelectorAll())
+        return [] if self._segments is None else self._named(self._segments.nearest(vector, top))
 
     def nearest_decided(
         self, vector: np.ndarray, top: int, decision: str, without: str
@@ -79,18 +73,14 @@ class LiveIndex:
         """The same among samples with this decision, and without the sample of that id."""
         wanted = (pl.col("decision") == decision) & (pl.col("sample_id") != without)
         among = self._rows.select(wanted.fill_null(False).arg_true()).to_series().to_numpy()
-        return self._search(vector, min(top, len(among)), faiss.IDSelectorBatch(among))
-
-    def _search(self, vector: np.ndarray, top: int, among: faiss.IDSelector) -> list[Neighbour]:
-        if self._index is None or top == 0:
+        if self._segments is None:
             return []
-        query = vector.reshape(1, -1).astype(np.float32)
-        chosen = faiss.SearchParameters()
-        chosen.sel = among
-        cosines, rows = self._index.search(query, top, params=chosen)
-        hits = self._rows[rows[0]].with_columns(
-            cosine=cosines[0].astype(np.float64).round(_DECIMALS)
-        )
+        return self._named(self._segments.nearest_among(vector, top, among))
+
+    def _named(self, found: Hits) -> list[Neighbour]:
+        if not len(found.rows):
+            return []
+        hits = self._rows[found.rows].with_columns(cosine=found.cosines)
         hits = hits.join(self._texts(hits), on=("shard", "sample_id"), how="left")
         hits = hits.sort("cosine", "sample_id", "shard", descending=[True, False, False])
         names = [field.name for field in fields(Neighbour)]

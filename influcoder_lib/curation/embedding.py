@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from influcoder_lib.curation import index
 from influcoder_lib.rows import RowStore
 from influcoder_lib.samples import Sample
 
@@ -48,7 +49,8 @@ class StoredVectors:
         for missing, seen in self._missing(blocks):
             encoder = self.open_encoder()
             ids = [each.sample_id for each in missing]
-            self.rows.append(ids, encoder.encode(missing), encoder.truncated(missing))
+            vectors = index.narrow(encoder.encode(missing))
+            self.rows.append(ids, vectors, encoder.truncated(missing))
             self.computed += len(missing)
             done = self.computed - before
             rate = done / (time.monotonic() - begin)
@@ -57,7 +59,9 @@ class StoredVectors:
 
     def vectors(self, sample_ids: Sequence[str]) -> np.ndarray:
         """Unit vectors (N, d) float32 of samples that were embedded before; (0, d) of none."""
-        return self.rows.take(sample_ids) if sample_ids else self.open_encoder().encode([])
+        if not sample_ids:
+            return self.open_encoder().encode([])
+        return index.widen(self.rows.take(sample_ids))
 
     def truncated(self, sample_ids: Sequence[str]) -> int:
         """How many of the samples, all embedded before, are longer than the encoder's window."""

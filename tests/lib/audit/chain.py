@@ -14,7 +14,7 @@ import polars as pl
 
 from influcoder_lib import fingerprint
 from influcoder_lib.curation.decisions import decide
-from influcoder_lib.curation.index import write_segment
+from influcoder_lib.curation.index import VECTORS, narrow, widen, write_segment
 from influcoder_lib.curation.rules import Rule
 from influcoder_lib.curation.score_table import (
     QueryVectors,
@@ -38,11 +38,12 @@ Row = tuple[str, str, str | None]
 
 
 def unit_vectors(ids: Sequence[str], encoder: str) -> np.ndarray:
-    """What an encoder makes of samples, (N, WIDTH) float32: any unit vectors, always the same."""
+    """What an encoder makes of samples, (N, WIDTH) float32: any unit vectors, always the same, as
+    they are stored."""
     seeds = [int(fingerprint.of_text(each, encoder)[:8], 16) for each in ids]
     drawn = [np.random.default_rng(seed).standard_normal(WIDTH) for seed in seeds]
     vectors = np.array(drawn, dtype=np.float32).reshape(-1, WIDTH)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return widen(narrow(vectors / np.linalg.norm(vectors, axis=1, keepdims=True)))
 
 
 def rows_of(name: str, count: int = 12) -> list[Row]:
@@ -194,7 +195,7 @@ class Chain:
             shard,
             {f"corpus/{shard}": "", "champion_encoder": ""},
             {
-                "segment.faiss": unit_vectors(ids, self.champion),
+                VECTORS: unit_vectors(ids, self.champion),
                 "ids.parquet": pl.DataFrame({"sample_id": ids}),
             },
             {"encoder": self.champion},
@@ -207,7 +208,7 @@ class Chain:
             "query_embeddings",
             None,
             {"behavior_queries": "", "champion_encoder": ""},
-            {"queries.parquet": table, "queries.faiss": vectors},
+            {"queries.parquet": table, "queries.npy": vectors},
             {"encoder": self.champion},
         )
         self._publish(
@@ -306,7 +307,9 @@ class Chain:
 def _write(path: Path, value: Any) -> None:
     if path.suffix == ".parquet":
         value.write_parquet(path)
-    elif path.suffix == ".faiss":
-        write_segment(value, path)
+    elif path.name == VECTORS:
+        write_segment([value], path.parent)
+    elif path.suffix == ".npy":
+        np.save(path, value)
     else:
         path.write_text(json.dumps(value))

@@ -57,10 +57,10 @@ def test_a_sample_is_embedded_once_and_its_vector_found_again(tmp_path_factory, 
     assert set(encoder.met.values()) <= {1}
     assert vectors.computed == len(encoder.met) == len(set(ids))
     expected = np.array([vector(each) for each in together], np.float32).reshape(-1, 2)
-    np.testing.assert_array_equal(vectors.vectors(ids), expected)
+    np.testing.assert_allclose(vectors.vectors(ids), expected, atol=5e-4)
     assert vectors.truncated(ids) == sum(each.response == "long" for each in together)
     again = stored(folder, encoder)
-    np.testing.assert_array_equal(again.encode(together), expected)
+    np.testing.assert_array_equal(again.encode(together), vectors.vectors(ids))
     assert again.computed == 0
     assert set(encoder.met.values()) <= {1}
 
