@@ -24,6 +24,7 @@ _BITS = 4
 _SPHERE = 20_000
 # A million vectors have the ten nearest among these, ranked by codes, in 99 of 100 cases.
 _RANKED_AGAIN = 2_000
+_SPARE = 100
 _ROWS_AT_ONCE = 65_536
 # As in scores: far above float32's rounding error, far below what means something.
 _DECIMALS = 6
@@ -115,15 +116,17 @@ class Segments:
         return np.sort(rows[0][rows[0] >= 0])
 
     def _ranked(self, vector: np.ndarray, rows: np.ndarray, top: int) -> Hits:
-        cosines = np.concatenate(
+        # What is stored has a length of about 1: enough to leave out all but the best.
+        about = np.concatenate(
             [
-                widen(self._take(rows[start : start + _ROWS_AT_ONCE])) @ vector
+                self._take(rows[start : start + _ROWS_AT_ONCE]).astype(np.float32) @ vector
                 for start in range(0, max(len(rows), 1), _ROWS_AT_ONCE)
             ]
         )
-        rounded = cosines.astype(np.float64).round(_DECIMALS)
-        best = np.argsort(-rounded, kind="stable")[:top]
-        return Hits(rows[best], rounded[best])
+        rows = rows[np.sort(np.argsort(-about, kind="stable")[: top + _SPARE])]
+        cosines = (widen(self._take(rows)) @ vector).astype(np.float64).round(_DECIMALS)
+        best = np.argsort(-cosines, kind="stable")[:top]
+        return Hits(rows[best], cosines[best])
 
     def _take(self, rows: np.ndarray) -> np.ndarray:
         """Stored vectors of sorted rows."""
