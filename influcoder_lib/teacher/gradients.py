@@ -167,6 +167,8 @@ class _Hooks:
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
+        # What is kept here holds its graph, which holds these hooks: a circle that nobody breaks.
+        self._cast = None
 
     def _narrow(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The input in the weights' dtype, cast once for all layers that share it."""

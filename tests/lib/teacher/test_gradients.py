@@ -1,5 +1,6 @@
 """Batched gradients against one-sample autograd through PEFT, and what must not change them."""
 
+import gc
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -274,6 +275,19 @@ def test_the_model_is_left_as_it_was(target_folder):
     assert hooks(model) == 0
     after = model.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_batches_leave_no_tensor_behind(target_folder, dtype):
+    engine = open_engine(target_folder("llama"), dtype=dtype, budget=64)
+
+    def tensors_after_a_pass() -> int:
+        rows_by_sample(engine.features(SAMPLES))
+        gc.collect()
+        return sum(isinstance(each, Tensor) for each in gc.get_objects())
+
+    tensors_after_a_pass()
+    assert tensors_after_a_pass() == tensors_after_a_pass()
 
 
 def hooks(model: nn.Module) -> int:
