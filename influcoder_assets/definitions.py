@@ -14,8 +14,9 @@ from influcoder_assets import (
     reporting,
     teacher,
 )
-from influcoder_assets.maker import MAKERS, Maker, current_facts, nodes
+from influcoder_assets.maker import MAKERS, Maker, nodes
 from influcoder_assets.resources import HomeResource, resources_of
+from influcoder_assets.survey import Survey
 from influcoder_lib.errors import InflucoderError
 
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
@@ -67,12 +68,9 @@ def _asset(maker: Maker) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         shard = context.partition_key if node.sharded else None
         try:
-            workspace = home.open()
-            facts = current_facts(workspace)
+            survey = Survey.of(home.open())
             said = list(
-                events.materialise(
-                    workspace, facts, node.name, shard, context.run_id, context.instance
-                )
+                events.materialise(survey, node.name, shard, context.run_id, context.instance)
             )
         except InflucoderError as error:
             raise events.as_failure(error) from error

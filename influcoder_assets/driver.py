@@ -1,7 +1,7 @@
 """Running the refresh job without the UI, and telling what it will cost and what came of it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -17,6 +17,7 @@ from influcoder_lib.refresh import Step
 from influcoder_lib.report.model import Table, read_table
 from influcoder_lib.report.wording import written_rows
 
+_MEASURED = 50
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -43,7 +44,7 @@ def refresh_home(home: Path, job: dg.JobDefinition = refresh_job) -> list[str]:
 
 def expected_cost(workspace: Workspace, steps: list[Step]) -> RenderableType:
     """Table of the plan with expected seconds and memory of every asset in it."""
-    found = estimates.estimate(steps, _workload(workspace))
+    found = estimates.estimate(steps, _workload(workspace, steps))
     total = sum(each.seconds for each in found)
     table = RichTable(
         "asset",
@@ -92,13 +93,20 @@ def _rich(table: Table) -> RichTable:
     return shown
 
 
-def _workload(workspace: Workspace) -> estimates.Workload:
+def _some_of(shards: Collection[str]) -> list[str]:
+    """At most _MEASURED of the shards, spread over all of them."""
+    ordered = sorted(shards)
+    return ordered[:: -(-len(ordered) // _MEASURED) or 1]
+
+
+def _workload(workspace: Workspace, steps: Sequence[Step]) -> estimates.Workload:
     settings = workspace.settings
     target, encoder = settings.target_model, settings.encoder
-    rows, characters = estimates.rows_and_characters(list(workspace.shards.values()))
+    measured = _some_of({step.shard for step in steps if step.shard} or workspace.shards.keys())
+    rows, characters = estimates.rows_and_characters([workspace.shards[s] for s in measured])
     queries = [behavior.queries for behavior in settings.behaviors.values()]
     return estimates.Workload(
-        rows_per_shard=rows / max(1, len(workspace.shards)),
+        rows_per_shard=rows / max(1, len(measured)),
         characters=characters,
         target=workspace.target_files,
         encoder=workspace.encoder_files,

@@ -24,11 +24,13 @@ from influcoder_lib.rows import FORMAT, open_rows
 from influcoder_lib.samples import to_samples
 from influcoder_lib.student.distillation import EpochLog, TrainingSet, distill
 from influcoder_lib.student.encoder import InfluenceEncoder
-from influcoder_lib.student.recipes import RECIPES, Recipe
+from influcoder_lib.student.recipes import LEARNING_RATES, RECIPES, Recipe
+from influcoder_lib.student.static import static_of
 from influcoder_lib.teacher.distillation_set import DistillationSet
 from influcoder_lib.teacher.engine import close_teacher
 
 _EMBEDDING_CODE = "2"
+_STARTS = {"transformer": InfluenceEncoder.copy, "static": static_of}
 
 
 @asset_maker(
@@ -46,12 +48,13 @@ def influence_encoder(task: Task) -> None:
     close_teacher()
     train, validation = (_block(task, split) for split in ("train", "validation"))
     base = _open_base(task)
+    start = _STARTS[settings.architecture](base)
     logs: dict[int, list[EpochLog]] = {}
     best: dict[int, EpochLog] = {}
     fingerprints: dict[str, str] = {}
     for seed in settings.seeds:
         trained = distill(
-            base,
+            start,
             _training_set(train),
             _training_set(validation),
             _recipe(settings),
@@ -157,7 +160,8 @@ def _training_set(block: Block) -> TrainingSet:
 
 
 def _recipe(settings: EncoderSettings) -> Recipe:
-    own = settings.model_dump(exclude={"path", "window", "seeds", "recipe"})
+    own = settings.model_dump(exclude={"path", "architecture", "window", "seeds", "recipe"})
+    own["learning_rate"] = settings.learning_rate or LEARNING_RATES[settings.architecture]
     return dataclasses.replace(RECIPES[settings.recipe], **own)
 
 

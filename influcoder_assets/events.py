@@ -6,11 +6,11 @@ from typing import Any
 import dagster as dg
 
 from influcoder_assets import checks
-from influcoder_assets.maker import MAKERS, Task, make
-from influcoder_assets.workspace import Workspace
+from influcoder_assets.maker import MAKERS, Task
+from influcoder_assets.survey import Survey
 from influcoder_lib.errors import InflucoderError
 from influcoder_lib.quality import Finding
-from influcoder_lib.refresh import Facts, Step, grouped
+from influcoder_lib.refresh import Step, grouped
 from influcoder_lib.report.markdown import escape
 from influcoder_lib.store import Manifest
 
@@ -25,8 +25,7 @@ _SHOWN = 20
 
 
 def materialise(
-    workspace: Workspace,
-    facts: Facts,
+    survey: Survey,
     asset: str,
     shard: str | None,
     run_id: str,
@@ -37,7 +36,7 @@ def materialise(
     Raises:
         Exception: it could not be made, see `maker.make`.
     """
-    manifest, task = make(workspace, facts, asset, shard, run_id)
+    manifest, task = survey.make(asset, shard, run_id)
     yield dg.AssetMaterialization(
         asset,
         partition=shard,
@@ -69,9 +68,9 @@ def metadata(manifest: Manifest, task: Task) -> dict[str, Any]:
     return shown
 
 
-def plan_event(steps: Sequence[Step], failed: Mapping[str, str]) -> dg.AssetMaterialization:
+def plan_event(survey: Survey) -> dg.AssetMaterialization:
     """The plan as the materialization of the asset that shows it."""
-    return dg.AssetMaterialization(PLAN, metadata=plan_metadata(steps, failed))
+    return dg.AssetMaterialization(PLAN, metadata=plan_metadata(survey.steps, survey.failures))
 
 
 def plan_metadata(steps: Sequence[Step], failed: Mapping[str, str]) -> dict[str, Any]:

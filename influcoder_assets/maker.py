@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from influcoder_assets.config import Settings
-from influcoder_assets.sources import look_at
+from influcoder_assets.sources import DEPENDENT, look_at
 from influcoder_assets.workspace import Workspace
 from influcoder_lib import memory, refresh
 from influcoder_lib.errors import DataError, InflucoderError
@@ -20,6 +20,8 @@ from influcoder_lib.refresh import Facts, Node
 from influcoder_lib.store import Draft, Manifest, Recipe
 
 log = logging.getLogger("influcoder_assets")
+
+_SOURCE = "source:"
 
 SettingsOf = Callable[[Settings], Mapping[str, Any]]
 
@@ -65,8 +67,17 @@ class Task:
         return self.shard
 
     def input(self, asset: str, shard: str | None = None) -> Manifest:
-        """Manifest of an input that is not sharded, or of one of its shards."""
-        return self.workspace.store.require(asset, shard)
+        """Manifest of an input that is not sharded, or of one of its shards.
+
+        Raises:
+            StoreError: it was never made.
+            DataError: it is not the one that this artifact's recipe names.
+        """
+        manifest = self.workspace.store.require(asset, shard)
+        recorded = self.facts.recorded.get((asset, shard))
+        if recorded is None or recorded[1] != manifest.fingerprint:
+            raise _moved(refresh.label((asset, shard)), self.label)
+        return manifest
 
     def file(self, asset: str, name: str, shard: str | None = None) -> Path:
         """Path of one file of an input, its bytes verified."""
@@ -131,10 +142,10 @@ def current_plan(workspace: Workspace) -> list[refresh.Step]:
     return refresh.plan(nodes(), current_facts(workspace))
 
 
-def standing_failures(workspace: Workspace) -> dict[str, str]:
+def standing_failures(workspace: Workspace, facts: Facts | None = None) -> dict[str, str]:
     """What failed and would fail again, with what was said: the plan leaves it out until something
-    that it is made from changes."""
-    facts = current_facts(workspace)
+    that it is made from changes. Without facts, they are looked up."""
+    facts = facts or current_facts(workspace)
     by_name = {node.name: node for node in nodes()}
     return {
         refresh.label(key): message
@@ -148,7 +159,8 @@ def standing_failures(workspace: Workspace) -> dict[str, str]:
 def make(
     workspace: Workspace, facts: Facts, asset: str, shard: str | None, run_id: str
 ) -> tuple[Manifest, Task]:
-    """Make one artifact from what `facts` say and publish it, whatever the plan says.
+    """Make one artifact from what `facts` say and publish it, whatever the plan says. The task that
+    is returned has the facts as they are afterwards.
 
     Raises:
         InflucoderError: it cannot be made, or what it is made from changed meanwhile.
@@ -156,7 +168,7 @@ def make(
             so that the plan does not ask for the same again.
     """
     maker = MAKERS[asset]
-    recipe: Recipe = refresh.recipe(maker.node, shard, {n.name: n for n in nodes()}, facts)
+    recipe = recipe_of(asset, shard, facts)
     label = refresh.label((asset, shard))
     store = workspace.store
     try:
@@ -173,23 +185,52 @@ def make(
     finally:
         memory.release()
     manifest = store.require(asset, shard)
+    task.facts = _afterwards(task, manifest)
     facts_said = ", ".join(f"{k} {_short(v)}" for k, v in list(manifest.summary.items())[:4])
     log.info("%s: done%s", label, f" ({facts_said})" if facts_said else "")
     return manifest, task
 
 
+def recipe_of(asset: str, shard: str | None, facts: Facts) -> Recipe:
+    """The current recipe of one artifact."""
+    return refresh.recipe(MAKERS[asset].node, shard, {n.name: n for n in nodes()}, facts)
+
+
+def _afterwards(task: Task, manifest: Manifest) -> Facts:
+    """The facts, with what has just been made and what that moved."""
+    key = (manifest.asset, manifest.shard)
+    facts = task.facts.after_making(key, manifest.recipe, manifest.fingerprint)
+    for name, content in task.draft.settled.items():
+        facts = facts.after_looking(name.removeprefix(_SOURCE), manifest.shard, content)
+    for name in DEPENDENT.get(manifest.asset, ()):
+        content = look_at(task.workspace, name, manifest.shard)
+        facts = facts.after_looking(name, manifest.shard, content)
+    return facts
+
+
+def moved_sources(workspace: Workspace, facts: Facts, asset: str, shard: str | None) -> list[str]:
+    """The sources of an artifact that are no longer what the facts say."""
+    return [
+        name
+        for name in MAKERS[asset].node.sources
+        if look_at(workspace, name, shard) != facts.source(name, shard)
+    ]
+
+
 def _check_unmoved(task: Task, node: Node) -> None:
     """An artifact that carries the fingerprint of one file and the content of the next would be
     taken for up to date for ever."""
-    for name in node.sources:
-        if f"source:{name}" in task.draft.settled:
-            continue
-        if look_at(task.workspace, name, task.shard) != task.facts.source(name, task.shard):
-            raise DataError(
-                f"{name} changed while {task.label} was made from it.",
-                where=task.label,
-                fix="nothing: it is made again from what is there now",
-            )
+    for name in moved_sources(task.workspace, task.facts, node.name, task.shard):
+        if f"{_SOURCE}{name}" not in task.draft.settled:
+            raise _moved(name, task.label)
+
+
+def _moved(what: str, label: str) -> DataError:
+    return DataError(
+        f"{what} changed while {label} was made from it.",
+        where=label,
+        fix="nothing: it is made again from what is there now",
+    )
 
 
 def told(error: Exception) -> str:

@@ -1,8 +1,9 @@
 """One driver: the refresh job, and the sensor and schedule that start it.
 
-The job has a step an asset, in dependency order. Each step asks the plan what of its asset is out
-of date and makes exactly that, shard by shard, so one run refreshes any number of shards, each with
-its own data version, and equal content cascades nothing. A shard that fails does not stop others.
+The job has a step an asset, in dependency order. The first looks at the home; each of the others
+asks the plan what of its asset is out of date by now and makes exactly that, shard by shard, so one
+run refreshes any number of shards, each with its own data version, and equal content cascades
+nothing. A shard that fails does not stop others.
 What changes while a run is under way is left to the next one. The job `redistill` is the same, but
 for the frozen distillation set: it is drawn again if that would give another one.
 """
@@ -15,40 +16,32 @@ import dagster as dg
 
 from influcoder_assets import events
 from influcoder_assets.lock import is_running, report_the_dead
-from influcoder_assets.maker import (
-    MAKERS,
-    current_facts,
-    current_plan,
-    nodes,
-    standing_failures,
-    told,
-)
-from influcoder_assets.resources import HomeResource, RefreshLock
+from influcoder_assets.maker import MAKERS, nodes, told
+from influcoder_assets.resources import HomeResource, RefreshRun
+from influcoder_assets.survey import Survey
 from influcoder_assets.workspace import Workspace
-from influcoder_lib import refresh
 from influcoder_lib.errors import InflucoderError
-from influcoder_lib.refresh import Facts, Step, label
+from influcoder_lib.refresh import Step, label
 
 JOB = "refresh"
 REDISTILL = "redistill"
 
 
 @dg.op(
-    out=dg.Out(list),
+    out=dg.Out(dg.Nothing),
     description="Make the shards of the corpus folder partitions, and write down the plan.",
 )
-def survey(context: dg.OpExecutionContext, home: HomeResource, lock: RefreshLock) -> list[str]:
-    """Follow the corpus folder and log the plan; nothing has failed yet. The run asks for the lock
-    here and keeps it to its end."""
+def survey(context: dg.OpExecutionContext, home: HomeResource, run: RefreshRun) -> None:
+    """Look at the home, follow the corpus folder and log the plan. The run asks for the lock here
+    and keeps it to its end."""
     try:
-        workspace = home.open()
-        for shard in follow_shards(context.instance, workspace):
+        found = run.survey
+        for shard in follow_shards(context.instance, found.workspace):
             context.log_event(_tombstone(shard))
-        context.log_event(_plan_now(workspace))
+        context.log_event(events.plan_event(found))
     except InflucoderError as error:
         raise events.as_failure(error) from error
-    context.log.info(f"{len(workspace.shards)} shards in the corpus")
-    return []
+    context.log.info(f"{len(found.facts.shards)} shards in the corpus")
 
 
 def follow_shards(instance: dg.DagsterInstance, workspace: Workspace) -> list[str]:
@@ -70,64 +63,61 @@ def follow_shards(instance: dg.DagsterInstance, workspace: Workspace) -> list[st
     return gone
 
 
-def _planned(asset: str, facts: Facts) -> list[Step]:
-    return [s for s in refresh.plan(nodes(), facts) if s.asset == asset and s.ready]
-
-
-def _thawed(asset: str, facts: Facts) -> list[Step]:
-    step = refresh.thaw(MAKERS[asset].node, nodes(), facts)
-    return [step] if step else _planned(asset, facts)
-
-
 @functools.cache
 def _refresh_op(asset: str) -> dg.OpDefinition:
-    return _making_op(f"refresh_{asset}", asset, "Make what is out of date of", _planned)
+    return _making_op(f"refresh_{asset}", asset, "Make what is out of date of", Survey.due)
 
 
 def _redraw_op(asset: str) -> dg.OpDefinition:
-    return _making_op(f"redraw_{asset}", asset, "Make, if it would be another one,", _thawed)
+    return _making_op(f"redraw_{asset}", asset, "Make, if it would be another one,", Survey.thawed)
 
 
 def _making_op(
-    name: str, asset: str, verb: str, due: Callable[[str, Facts], list[Step]]
+    name: str, asset: str, verb: str, due: Callable[[Survey, str], list[Step]]
 ) -> dg.OpDefinition:
     """An op that makes the due artifacts of one asset, one after another."""
 
     @dg.op(
         name=name,
-        ins={"failed": dg.In(list)},
-        out=dg.Out(list),
+        ins={"before": dg.In(dg.Nothing)},
+        out=dg.Out(dg.Nothing),
         description=f"{verb} {asset}: {MAKERS[asset].description}",
     )
-    def make_due(
-        context: dg.OpExecutionContext, home: HomeResource, failed: list[str]
-    ) -> list[str]:
+    def make_due(context: dg.OpExecutionContext, run: RefreshRun) -> None:
         try:
-            workspace = home.open()
-            facts = current_facts(workspace)
+            steps = due(run.survey, asset)
         except InflucoderError as error:
             raise events.as_failure(error) from error
-        for step in due(asset, facts):
-            context.log.info(f"{label((step.asset, step.shard))}: {step.reason}")
-            try:
-                for event in events.materialise(
-                    workspace, facts, asset, step.shard, context.run_id, context.instance
-                ):
-                    context.log_event(event)  # type: ignore[arg-type]
-            except Exception as error:
-                failed = [*failed, f"{label((asset, step.shard))}: {told(error)}"]
-        return failed
+        for step in steps:
+            _make(context, run, step)
 
     return make_due
 
 
-@dg.op(ins={"failed": dg.In(list)}, description="Fail the run if anything in it failed.")
-def report_failures(context: dg.OpExecutionContext, home: HomeResource, failed: list[str]) -> None:
-    """Write down what the plan is now; fail the run, naming everything that could not be made."""
+def _make(context: dg.OpExecutionContext, run: RefreshRun, step: Step) -> None:
+    """Make one artifact and say so; what it is made from may have changed since the survey."""
+    name = label((step.asset, step.shard))
     try:
-        context.log_event(_plan_now(home.open()))
+        if moved := run.survey.moved(step):
+            context.log.info(f"{name} is left to the next run: {', '.join(moved)} changed")
+            return
+        context.log.info(f"{name}: {step.reason}")
+        for event in events.materialise(
+            run.survey, step.asset, step.shard, context.run_id, context.instance
+        ):
+            context.log_event(event)  # type: ignore[arg-type]
+    except Exception as error:
+        run.failed.append(f"{name}: {told(error)}")
+
+
+@dg.op(ins={"before": dg.In(dg.Nothing)}, description="Fail the run if anything in it failed.")
+def report_failures(context: dg.OpExecutionContext, home: HomeResource, run: RefreshRun) -> None:
+    """Write down what the plan is now; fail the run, naming everything that could not be made."""
+    failed = list(run.failed)
+    try:
+        context.log_event(events.plan_event(Survey.of(home.open())))
     except InflucoderError as error:
-        failed = [*failed, str(error)]
+        failed.append(str(error))
     if failed:
         raise dg.Failure("\n\n".join(failed), allow_retries=False)
 
@@ -139,10 +129,10 @@ def report_failures(context: dg.OpExecutionContext, home: HomeResource, failed: 
 )
 def refresh_job() -> None:
     """The graph of the refresh job."""
-    failed: Any = survey()
+    before: Any = survey()
     for node in nodes():
-        failed = _refresh_op(node.name)(failed)
-    report_failures(failed)
+        before = _refresh_op(node.name)(before)
+    report_failures(before)
 
 
 @dg.job(
@@ -154,10 +144,10 @@ def refresh_job() -> None:
 )
 def redistill_job() -> None:
     """The graph of the redistill job: the refresh job's, with the frozen set drawn again."""
-    failed: Any = survey()
+    before: Any = survey()
     for node in nodes():
-        failed = (_redraw_op if node.frozen else _refresh_op)(node.name)(failed)
-    report_failures(failed)
+        before = (_redraw_op if node.frozen else _refresh_op)(node.name)(before)
+    report_failures(before)
 
 
 @dg.sensor(
@@ -192,8 +182,8 @@ def _ask(instance: dg.DagsterInstance, home: HomeResource) -> dg.SensorResult | 
         if is_running(instance, workspace, (JOB, REDISTILL)):
             return dg.SkipReason("a refresh is running")
         gone = follow_shards(instance, workspace)
-        steps = current_plan(workspace)
-        failed = standing_failures(workspace)
+        found = Survey.of(workspace)
+        steps, failed = found.steps, found.failures
     except InflucoderError as error:
         return dg.SkipReason(str(error))
     if not steps and failed:
@@ -202,7 +192,7 @@ def _ask(instance: dg.DagsterInstance, home: HomeResource) -> dg.SensorResult | 
         return dg.SkipReason("everything is up to date")
     return dg.SensorResult(
         run_requests=[dg.RunRequest(tags={"influcoder/steps": str(len(steps))})],
-        asset_events=[*map(_tombstone, gone), events.plan_event(steps, failed)],
+        asset_events=[*map(_tombstone, gone), events.plan_event(found)],
     )
 
 
@@ -241,14 +231,11 @@ def refresh_plan(context: dg.AssetExecutionContext, home: HomeResource) -> dg.Ma
     try:
         workspace = home.open()
         follow_shards(context.instance, workspace)
-        shown = events.plan_metadata(current_plan(workspace), standing_failures(workspace))
+        found = Survey.of(workspace)
+        shown = events.plan_metadata(found.steps, found.failures)
     except InflucoderError as error:
         raise events.as_failure(error) from error
     return dg.MaterializeResult(metadata=shown)
-
-
-def _plan_now(workspace: Workspace) -> dg.AssetMaterialization:
-    return events.plan_event(current_plan(workspace), standing_failures(workspace))
 
 
 def _tombstone(shard: str) -> dg.AssetObservation:

@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from influcoder_lib import refresh
 from influcoder_lib.errors import StoreError
 from influcoder_lib.report.changes import Basis, Changes, compare, read_decisions
 from influcoder_lib.report.html import render_html
+from influcoder_lib.report.kept_sums import KeptSums
 from influcoder_lib.report.markdown import render_markdown
 from influcoder_lib.report.merging import BehaviorFacts, Context, merge
 from influcoder_lib.report.model import Report, read_table
@@ -61,16 +62,26 @@ def _settings(settings: Settings) -> dict[str, Any]:
 def curation_report(task: Task) -> None:
     """What was dropped, why, what it cost in good data, and what is not as it was: from the
     shards' aggregates, and from the decisions that differ from the last report's."""
-    shards = task.each("filtered_dataset")
-    paths = [task.file("filtered_dataset", "aggregates.json", shard) for shard in shards]
     rules = read_rules(task.file("decision_rule", "rules.json"))
-    report = merge([json.loads(path.read_text()) for path in paths], rules, _context(task, shards))
+    decided = {
+        shard: task.input("filtered_dataset", shard) for shard in task.each("filtered_dataset")
+    }
+    sums = KeptSums(
+        task.workspace.data / "report_sums", rules, functools.partial(_aggregates, task)
+    )
+    whole = sums.total({shard: manifest.fingerprint for shard, manifest in decided.items()})
+    by_shard = {shard: manifest.summary for shard, manifest in decided.items()}
+    report = merge(whole, by_shard, rules, _context(task, list(decided.values())))
     task.out("report.html").write_text(render_html(report))
     markdown = render_markdown(report)
     task.out("report.md").write_text(markdown)
     task.markdown["report"] = markdown
     task.draft.rows = report.total.rows_in
     task.draft.summary |= _summary(report)
+
+
+def _aggregates(task: Task, shard: str) -> dict[str, Any]:
+    return json.loads(task.file("filtered_dataset", "aggregates.json", shard).read_text())
 
 
 def _summary(report: Report) -> dict[str, Any]:
@@ -87,7 +98,7 @@ def _summary(report: Report) -> dict[str, Any]:
     }
 
 
-def _context(task: Task, shards: list[str]) -> Context:
+def _context(task: Task, decided: Sequence[Manifest]) -> Context:
     settings, sources = task.settings, task.facts.sources
     comparison = json.loads(task.file("encoder_comparison", "comparison.json").read_text())
     champion = task.input("champion_encoder").summary
@@ -99,7 +110,7 @@ def _context(task: Task, shards: list[str]) -> Context:
         "base encoder": f"{settings.encoder.path}, {sources['base_encoder']}",
     }
     return Context(
-        created=max(task.input("filtered_dataset", shard).created for shard in shards),
+        created=max(manifest.created for manifest in decided),
         headline=comparison["headline"],
         tables=[read_table(table) for table in comparison["tables"]],
         versions=versions,
@@ -147,7 +158,7 @@ def _changes(task: Task) -> Changes | None:
     """
     store, inputs = task.workspace.store, _inputs(task)
     decisions = _by_shard(inputs, "filtered_dataset")
-    for manifest in reversed(store.history("curation_report")):
+    for manifest in store.newest_first("curation_report"):
         if _by_shard(manifest.recipe.inputs, "filtered_dataset") != decisions:
             before = _basis(store, manifest.recipe.inputs, manifest.created)
             return compare(before, _basis(store, inputs, "now"))
@@ -172,7 +183,7 @@ def _with_content(
     store: Store, asset: str, shard: str | None, content: str | None
 ) -> Manifest | None:
     """The latest artifact with this content, if there is one."""
-    found = (each for each in reversed(store.history(asset, shard)) if each.fingerprint == content)
+    found = (each for each in store.newest_first(asset, shard) if each.fingerprint == content)
     return next(found, None)
 
 

@@ -1,4 +1,4 @@
-"""Dagster resources: the home that a run works in, and the lock that a refresh of it holds."""
+"""Dagster resources: the home that a run works in, and what the steps of one refresh share."""
 
 import logging
 import os
@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from pydantic import PrivateAttr
 
 from influcoder_assets import lock
 from influcoder_assets.home import find_home
+from influcoder_assets.survey import Survey
 from influcoder_assets.workspace import Workspace
 
 log = logging.getLogger("influcoder_assets")
@@ -31,13 +33,18 @@ class HomeResource(dg.ConfigurableResource):
         return Workspace.open(find_home(Path(self.path) if self.path else None))
 
 
-class RefreshLock(dg.ConfigurableResource):
-    """Held by a run from its first step to its last; another run of the same home waits."""
+class RefreshRun(dg.ConfigurableResource):
+    """What the steps of one run share: the home's lock, what was surveyed, what could not be made.
+
+    The lock is held from the first step to the last; another run of the same home waits.
+    """
 
     home: dg.ResourceDependency[HomeResource]
+    _survey: Survey | None = PrivateAttr(default=None)
+    _failed: list[str] = PrivateAttr(default_factory=list)
 
     @contextmanager
-    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["RefreshLock"]:
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["RefreshRun"]:
         """Take the lock, and give it back when the run ends, however it ends."""
         own = lock.lock_of(self.home.open())
         if lock.is_held(own):
@@ -45,7 +52,19 @@ class RefreshLock(dg.ConfigurableResource):
         with own:
             yield self
 
+    @property
+    def survey(self) -> Survey:
+        """What is true of the home, looked at when it is first asked for."""
+        if self._survey is None:
+            self._survey = Survey.of(self.home.open())
+        return self._survey
+
+    @property
+    def failed(self) -> list[str]:
+        """What could not be made so far, in words."""
+        return self._failed
+
 
 def resources_of(home: HomeResource) -> dict[str, Any]:
     """Everything that assets and jobs ask for, over one home."""
-    return {"home": home, "lock": RefreshLock(home=home), "io_manager": dg.mem_io_manager}
+    return {"home": home, "run": RefreshRun(home=home), "io_manager": dg.mem_io_manager}

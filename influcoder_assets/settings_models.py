@@ -151,6 +151,11 @@ class EncoderSettings(Section):
         description="Sentence encoder that training starts from.",
         json_schema_extra={"allowed": "a packaged encoder's name, a folder, or a hub name"},
     )
+    architecture: Literal["transformer", "static"] = Field(
+        default="transformer",
+        description="transformer: the sentence encoder itself is trained; static: a table of its"
+        " vectors of single tokens, 50 times as fast, which cannot know the order of words.",
+    )
     window: int = Field(
         default=256, ge=8, le=131_072, description="Longest sample in tokens; the rest is cut."
     )
@@ -167,8 +172,11 @@ class EncoderSettings(Section):
         json_schema_extra={"allowed": "a list of different whole numbers, at least one"},
     )
     epochs: int = Field(default=8, ge=1, le=1000, description="Passes over the train split.")
-    learning_rate: float = Field(
-        default=5.0e-5, gt=0, le=1, description="Highest learning rate, reached after warm-up."
+    learning_rate: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None,
+        description="Highest learning rate, reached after warm-up; null: 5.0e-5 for a transformer,"
+        " 1.0e-2 for a static encoder.",
+        json_schema_extra={"allowed": "a number, more than 0, at most 1, or null"},
     )
     queries_per_step: int = Field(default=8, ge=1, le=4096, description="Queries in one step.")
     candidates_per_step: int = Field(

@@ -187,6 +187,8 @@ WHOLE: Mapping[str, Callable[["Workspace"], str]] = {
 BY_SHARD: Mapping[str, Callable[["Workspace", Iterable[str]], dict[str, str]]] = {
     "overrides": _overrides,
 }
+DEPENDENT: Mapping[str, tuple[str, ...]] = {"corpus": ("overrides",)}
+"""By asset, the sources whose part for a shard depends on what was made of that shard."""
 
 
 def _of_files(workspace: "Workspace", files: Mapping[str, Path | None]) -> str:

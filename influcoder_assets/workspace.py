@@ -92,5 +92,6 @@ class Workspace:
             for shard in shards if node.sharded else [None]:
                 if manifest := self.store.current(node.name, shard):
                     recorded[node.name, shard] = (manifest.recipe, manifest.fingerprint)
+        self.store.remember()
         failed = {key: recipe for key, (recipe, _) in self.store.failures().items()}
         return Facts(shards, whole, settings, recorded, failed, by_shard)

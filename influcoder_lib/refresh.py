@@ -6,13 +6,15 @@ plan and nothing else.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from influcoder_lib.store import Recipe
 
 Key = tuple[str, str | None]
+
+_NO_SETTINGS: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,22 @@ class Facts:
             return self.shard_sources[name][str(shard)]
         return self.sources[name]
 
+    def after_making(self, key: Key, made: Recipe, content: str) -> "Facts":
+        """What is true once an artifact was made from a recipe."""
+        failed = {other: recipe for other, recipe in self.failed.items() if other != key}
+        return replace(self, recorded={**self.recorded, key: (made, content)}, failed=failed)
+
+    def after_failing(self, key: Key, tried: Recipe) -> "Facts":
+        """What is true once making an artifact from a recipe has failed."""
+        return replace(self, failed={**self.failed, key: tried.fingerprint})
+
+    def after_looking(self, name: str, shard: str | None, content: str) -> "Facts":
+        """What is true once a source, or the part of it that concerns a shard, is another one."""
+        if name not in self.shard_sources:
+            return replace(self, sources={**self.sources, name: content})
+        parts = {**self.shard_sources[name], str(shard): content}
+        return replace(self, shard_sources={**self.shard_sources, name: parts})
+
 
 @dataclass(frozen=True)
 class Step:
@@ -68,20 +86,25 @@ class Step:
     ready: bool
 
 
-def plan(nodes: Sequence[Node], facts: Facts) -> list[Step]:
+def plan(nodes: Sequence[Node], facts: Facts, among: Collection[Key] | None = None) -> list[Step]:
     """Steps in dependency order; empty when everything is up to date.
 
     A step whose very recipe failed before is left out, and so is every step that takes its
     artifact as it is, because that would mix what is old with what is new. A merged node goes on
     without: it takes the shard's artifact of before.
+
+    With `among`, only these artifacts are looked at: all others are taken to be up to date, or
+    left out. That is so for those that were not in the plan, as long as nothing but steps of that
+    plan was made, or has failed, since.
     """
     by_name = {node.name: node for node in nodes}
+    compare = _Comparison()
     planned: dict[Key, Step] = {}
     blocked: set[Key] = set()
     for node in in_order(nodes):
-        for shard in sorted(facts.shards) if node.sharded else [None]:
+        for shard in _shards_of(node, facts, among):
             key = (node.name, shard)
-            step = _step(node, shard, by_name, facts, planned)
+            step = _step(node, shard, by_name, facts, planned, compare)
             if step is None:
                 continue
             current = recipe(node, shard, by_name, facts)
@@ -93,6 +116,13 @@ def plan(nodes: Sequence[Node], facts: Facts) -> list[Step]:
     return list(planned.values())
 
 
+def _shards_of(node: Node, facts: Facts, among: Collection[Key] | None) -> Sequence[str | None]:
+    """Shards for which the node is looked at; [None] for all of an unsharded one."""
+    if among is not None:
+        return sorted((s for name, s in among if name == node.name), key=lambda s: s or "")
+    return sorted(facts.shards) if node.sharded else [None]
+
+
 def recipe(node: Node, shard: str | None, by_name: Mapping[str, Node], facts: Facts) -> Recipe:
     """The current recipe of one artifact, from the recorded content of its inputs."""
     inputs = {
@@ -101,7 +131,7 @@ def recipe(node: Node, shard: str | None, by_name: Mapping[str, Node], facts: Fa
         if key in facts.recorded
     }
     inputs |= {f"source:{name}": facts.source(name, shard) for name in node.sources}
-    return Recipe(inputs, dict(facts.settings.get(node.name, {})), node.code_version)
+    return Recipe(inputs, facts.settings.get(node.name, _NO_SETTINGS), node.code_version)
 
 
 def input_keys(
@@ -126,7 +156,7 @@ def thaw(node: Node, nodes: Sequence[Node], facts: Facts) -> Step | None:
     made = facts.recorded.get((node.name, None))
     if made is None:
         return None
-    reason = _difference(made[0], recipe(node, None, by_name, facts), frozen=False)
+    reason = _Comparison()(made[0], recipe(node, None, by_name, facts), frozen=False)
     return Step(node.name, None, reason, ready=True) if reason else None
 
 
@@ -169,22 +199,20 @@ def _step(
     by_name: Mapping[str, Node],
     facts: Facts,
     planned: Mapping[Key, Step],
+    compare: "_Comparison",
 ) -> Step | None:
     key = (node.name, shard)
     inputs = input_keys(node, shard, by_name, facts)
-    waiting = [each for each in inputs if each in planned]
-    if _never_possible(node, inputs, facts, planned):
-        return None
+    waiting = next((each for each in inputs if each in planned), None)
     made = facts.recorded.get(key)
-    if made is None:
-        return Step(node.name, shard, "never made", ready=not waiting)
-    current = recipe(node, shard, by_name, facts)
-    difference = _difference(made[0], current, node.frozen)
-    if difference:
-        return Step(node.name, shard, difference, ready=not waiting)
-    if waiting and not node.frozen:
-        return Step(node.name, shard, f"{label(waiting[0])} is made anew", ready=False)
-    return None
+    difference = "never made"
+    if made is not None:
+        difference = compare(made[0], recipe(node, shard, by_name, facts), node.frozen)
+    if not difference and waiting and not node.frozen:
+        difference = f"{label(waiting)} is made anew"
+    if not difference or _never_possible(node, inputs, facts, planned):
+        return None
+    return Step(node.name, shard, difference, ready=waiting is None)
 
 
 def _never_possible(
@@ -200,23 +228,44 @@ def _never_possible(
     )
 
 
-def _difference(made: Recipe, current: Recipe, frozen: bool) -> str:
-    """Why the recorded recipe is not the current one, in words; empty if they are equal."""
-    if made.code_version != current.code_version:
-        return f"code version {made.code_version} → {current.code_version}"
-    before, after = _flat(made.settings), _flat(current.settings)
+class _Comparison:
+    """Says why a recorded recipe is not the current one, in words; empty if they are equal.
+
+    Settings are compared once for all recipes that hold the same two mappings.
+    """
+
+    def __init__(self) -> None:
+        self._said: dict[tuple[int, int], str] = {}
+
+    def __call__(self, made: Recipe, current: Recipe, frozen: bool) -> str:
+        if made.code_version != current.code_version:
+            return f"code version {made.code_version} → {current.code_version}"
+        pair = (id(made.settings), id(current.settings))
+        if pair not in self._said:
+            self._said[pair] = _difference_of_settings(made.settings, current.settings)
+        return self._said[pair] or _difference_of_inputs(made.inputs, current.inputs, frozen)
+
+
+def _difference_of_settings(made: Mapping[str, Any], current: Mapping[str, Any]) -> str:
+    before, after = _flat(made), _flat(current)
     for name in sorted(before.keys() | after.keys()):
         if before.get(name) != after.get(name):
             return f"setting {name}: {before.get(name, 'unset')} → {after.get(name, 'unset')}"
-    for name in sorted(made.inputs.keys() | current.inputs.keys()):
-        if made.inputs.get(name) == current.inputs.get(name):
+    return ""
+
+
+def _difference_of_inputs(made: Mapping[str, str], current: Mapping[str, str], frozen: bool) -> str:
+    if made == current:
+        return ""
+    for name in sorted(made.keys() | current.keys()):
+        if made.get(name) == current.get(name):
             continue
         if frozen and not name.startswith("source:"):
             continue
         what = name.removeprefix("source:")
-        if name not in made.inputs:
+        if name not in made:
             return f"{what} is new"
-        return f"{what} changed" if name in current.inputs else f"{what} is gone"
+        return f"{what} changed" if name in current else f"{what} is gone"
     return ""
 
 

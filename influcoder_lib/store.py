@@ -10,7 +10,6 @@ manifest with the next number, the highest number is the current one, and older 
     ROOT/tombstones/SHARD.json                     since when a shard's file is gone
 """
 
-import functools
 import json
 import os
 import secrets
@@ -24,48 +23,18 @@ from typing import Any
 
 from influcoder_lib import fingerprint
 from influcoder_lib.errors import StoreError
+from influcoder_lib.manifests import (
+    Manifest,
+    Recipe,
+    manifests_in_force,
+    numbered,
+    read_manifest,
+)
 
-SCHEMA = 1
+__all__ = ["Draft", "Manifest", "Recipe", "Store", "write_atomically"]
+
+
 _WHOLE = "_"
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides an artifact's content: equal recipes make equal artifacts.
-
-    `inputs` maps the name of an input (`corpus/a.jsonl`) to its content fingerprint.
-    """
-
-    inputs: Mapping[str, str]
-    settings: Mapping[str, Any]
-    code_version: str
-
-    @property
-    def fingerprint(self) -> str:
-        """Fingerprint of inputs, settings and code version."""
-        return fingerprint.of_json(asdict(self))
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What an artifact is and what it was made from; `files` maps name to (bytes, fingerprint)."""
-
-    asset: str
-    shard: str | None
-    fingerprint: str
-    recipe: Recipe
-    files: Mapping[str, tuple[int, str]]
-    rows: int
-    summary: Mapping[str, Any]
-    created: str
-    run_id: str
-    number: int = 0
-    schema: int = SCHEMA
-
-    @property
-    def bytes(self) -> int:
-        """Size of all files, in bytes."""
-        return sum(size for size, _ in self.files.values())
 
 
 @dataclass
@@ -93,8 +62,11 @@ class Store:
         Raises:
             StoreError: the manifest is not readable as one of this schema.
         """
-        paths = _numbered(self._manifests(asset, shard))
-        return _read_manifest(paths[-1]) if paths else None
+        return manifests_in_force(self.root).of(f"{asset}/{shard or _WHOLE}")
+
+    def remember(self) -> None:
+        """Keep the manifests in force at hand, in one file, for the next process."""
+        manifests_in_force(self.root).save()
 
     def require(self, asset: str, shard: str | None = None) -> Manifest:
         """Like `current`, but a missing artifact is an error.
@@ -113,7 +85,11 @@ class Store:
 
     def history(self, asset: str, shard: str | None = None) -> list[Manifest]:
         """All manifests of one artifact, oldest first."""
-        return [_read_manifest(path) for path in _numbered(self._manifests(asset, shard))]
+        return [read_manifest(path) for path in numbered(self._manifests(asset, shard))]
+
+    def newest_first(self, asset: str, shard: str | None = None) -> Iterator[Manifest]:
+        """The same, newest first, each read when it is asked for."""
+        return map(read_manifest, reversed(numbered(self._manifests(asset, shard))))
 
     def shards(self, asset: str) -> list[str]:
         """Shards for which the asset was ever published, sorted."""
@@ -247,7 +223,7 @@ class Store:
     def _number(self, manifest: Manifest) -> None:
         """Publish a manifest under the next free number; of two at once, each gets its own."""
         folder = self._manifests(manifest.asset, manifest.shard)
-        number = max((int(path.stem) for path in _numbered(folder)), default=0) + 1
+        number = max((int(path.stem) for path in numbered(folder)), default=0) + 1
         while not _write_new(
             folder / f"{number:06d}.json",
             json.dumps(asdict(replace(manifest, number=number)), indent=1).encode(),
@@ -328,42 +304,6 @@ def _not_writable(folder: Path, error: OSError) -> StoreError:
 def _flush(path: Path) -> None:
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
-
-
-def _numbered(folder: Path) -> list[Path]:
-    """A folder's numbered files in the order of their numbers; of no folder, none."""
-    try:
-        return sorted(path for path in folder.iterdir() if path.stem.isdigit())
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
-def _read_manifest(path: Path) -> Manifest:
-    return _parse_manifest(path, path.stat().st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=1 << 15)
-def _parse_manifest(path: Path, _modified: int) -> Manifest:
-    """A manifest never changes, so it is parsed once; a time tells one put in its place."""
-    try:
-        record = json.loads(path.read_text())
-        schema = record["schema"]
-        if schema != SCHEMA:
-            raise StoreError(
-                f"This manifest was written with schema {schema}.",
-                where=str(path),
-                allowed=f"schema {SCHEMA}",
-                fix="use the version of influcoder that wrote it, or start a new home",
-            )
-        record["recipe"] = Recipe(**record["recipe"])
-        record["files"] = {name: tuple(entry) for name, entry in record["files"].items()}
-        return Manifest(**record)
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(
-            f"This manifest cannot be read: {error}.",
-            where=str(path),
-            fix="delete that file: the artifact before it comes into force",
-        ) from error
 
 
 def _label(asset: str, shard: str | None) -> str:

@@ -118,15 +118,15 @@ def plan(
     """What is out of date, and why. JSON: a list of {asset, shard, reason}."""
     with errors():
         from influcoder_assets.definitions import defs  # noqa: F401
-        from influcoder_assets.maker import current_plan, standing_failures
+        from influcoder_assets.survey import Survey
         from influcoder_assets.workspace import Workspace
         from influcoder_lib import refresh
 
         workspace = Workspace.open(find_home(home))
         if verify:
             workspace.hashes.forget()
-        steps = current_plan(workspace)
-        failed = standing_failures(workspace)
+        found = Survey.of(workspace)
+        steps, failed = found.steps, found.failures
     if as_json:
         typer.echo(json.dumps(refresh.as_json(steps), indent=1))
         return
@@ -141,28 +141,27 @@ def _refresh(home: Path) -> None:
     os.environ.update(environment(home))
     from influcoder_assets.definitions import defs  # noqa: F401
     from influcoder_assets.driver import expected_cost, refresh_home, summary
-    from influcoder_assets.maker import current_plan, standing_failures
+    from influcoder_assets.survey import Survey
     from influcoder_assets.workspace import Workspace
 
     began = time.monotonic()
     failures: list[str] = []
-    steps = current_plan(Workspace.open(home))
-    if not steps:
-        nothing = _nothing_to_make(standing_failures(Workspace.open(home)))
-        console.print(f"{nothing}: the plan is empty, nothing is run.")
+    found = Survey.of(Workspace.open(home))
+    if not found.steps:
+        console.print(f"{_nothing_to_make(found.failures)}: the plan is empty, nothing is run.")
+    steps = found.steps
     while steps:
-        console.print(expected_cost(Workspace.open(home), steps))
+        console.print(expected_cost(found.workspace, steps))
         with progress():
             failures = refresh_home(home)
         # What changed while the run was under way is left to the next one; here, that is this one.
-        left = current_plan(Workspace.open(home))
-        steps = left if left != steps else []
+        found = Survey.of(Workspace.open(home))
+        steps = found.steps if found.steps != steps else []
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    for line in summary(Workspace.open(home)):
+    for line in summary(found.workspace):
         console.print(line)
     console.print(f"pipeline {time.monotonic() - began:.0f} s, peak memory {peak:.2f} GiB")
-    standing = standing_failures(Workspace.open(home))
-    _end(failures or [f"{name}: {message}" for name, message in standing.items()])
+    _end(failures or [f"{name}: {message}" for name, message in found.failures.items()])
 
 
 def _end(failures: Sequence[str]) -> None:

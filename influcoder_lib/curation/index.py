@@ -14,6 +14,7 @@ from typing import Any
 
 import faiss
 import numpy as np
+import pyarrow
 
 VECTORS = "vectors.npy"
 CODES = "codes.npy"
@@ -111,20 +112,21 @@ class Segments:
         wanted = min(max(top, _RANKED_AGAIN), len(self))
         if wanted == 0:
             return np.empty(0, np.int64)
-        rotated = _rotation(len(vector)).apply(vector.reshape(1, -1).astype(np.float32))
-        _, rows = self._codes.search(rotated, wanted)
+        with _one_thread():
+            rotated = _rotation(len(vector)).apply(vector.reshape(1, -1).astype(np.float32))
+            _, rows = self._codes.search(rotated, wanted)
         return np.sort(rows[0][rows[0] >= 0])
 
     def _ranked(self, vector: np.ndarray, rows: np.ndarray, top: int) -> Hits:
         # What is stored has a length of about 1: enough to leave out all but the best.
         about = np.concatenate(
             [
-                self._take(rows[start : start + _ROWS_AT_ONCE]).astype(np.float32) @ vector
+                _products(self._take(rows[start : start + _ROWS_AT_ONCE]), vector)
                 for start in range(0, max(len(rows), 1), _ROWS_AT_ONCE)
             ]
         )
         rows = rows[np.sort(np.argsort(-about, kind="stable")[: top + _SPARE])]
-        cosines = (widen(self._take(rows)) @ vector).astype(np.float64).round(_DECIMALS)
+        cosines = _products(widen(self._take(rows)), vector).astype(np.float64).round(_DECIMALS)
         best = np.argsort(-cosines, kind="stable")[:top]
         return Hits(rows[best], cosines[best])
 
@@ -196,8 +198,26 @@ def _growing(path: Path) -> Iterator[Callable[[np.ndarray], None]]:
 
 
 def _open(path: Path) -> np.ndarray:
-    """The file's array, mapped rather than read; an empty one cannot be mapped."""
-    with path.open("rb") as stream:
+    """The file's array, mapped rather than read; no file stays open, as there may be thousands."""
+    with pyarrow.memory_map(str(path)) as stream:
         np.lib.format.read_magic(stream)
-        shape, _, _ = np.lib.format.read_array_header_1_0(stream)
-    return np.load(path, mmap_mode="r" if shape[0] else None, allow_pickle=False)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        start = stream.tell()
+        stream.seek(0)
+        return np.ndarray(shape, dtype, stream.read_buffer(), start)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """A single query is not divided among threads: on a busy machine they wait for each other."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+def _products(vectors: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    """Inner products (n,); in one thread, too: BLAS would use all of them."""
+    return np.einsum("nd,d->n", vectors.astype(np.float32, copy=False), vector)

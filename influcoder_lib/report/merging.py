@@ -1,4 +1,4 @@
-"""From the shards' aggregates, and what is known beside them, to the report."""
+"""From what the shards' aggregates add up to, and what is known beside it, to the report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,6 @@ from influcoder_lib.report.model import (
     Truncation,
 )
 from influcoder_lib.report.standing import Standing
-from influcoder_lib.report.sums import combine
 
 MOST_GROUPS = 30
 
@@ -56,26 +55,27 @@ class Context:
     title: str = "Curation report"
 
 
-def merge(aggregates: Sequence[dict[str, Any]], rules: Sequence[Rule], context: Context) -> Report:
-    """Build the report from the aggregates of all shards, in any order.
+def merge(
+    whole: Mapping[str, Any],
+    by_shard: Mapping[str, Mapping[str, int]],
+    rules: Sequence[Rule],
+    context: Context,
+) -> Report:
+    """Build the report from what the aggregates of all shards add up to.
 
     Args:
-        aggregates: what `aggregates.shard_aggregates` returned, one dict a shard.
+        whole: the sum, as `sums.combine` gives it.
+        by_shard: the counts kept, dropped and quarantined of every shard.
         rules: the decision rules in force, in the order in which to show them.
         context: everything else.
-
-    Raises:
-        StoreError: the aggregates do not belong together or to these rules.
     """
-    ordered = sorted(aggregates, key=lambda part: str(part["shard"]))
-    whole = combine(ordered, rules)
     labels = {row["name"]: _group_row(row) for row in whole["groups"]["label"]}
     behaviors = tuple(
         _behavior(rule, whole["behaviors"][rule.behavior], context.behaviors[rule.behavior], labels)
         for rule in rules
     )
     total = _shard_row("all shards", whole)
-    missing = sorted(set(context.expected_shards) - {part["shard"] for part in ordered})
+    missing = sorted(set(context.expected_shards) - by_shard.keys())
     return Report(
         title=context.title,
         created=context.created,
@@ -88,7 +88,7 @@ def merge(aggregates: Sequence[dict[str, Any]], rules: Sequence[Rule], context: 
             *alerts.of_standing(context.standing),
         ),
         total=total,
-        by_shard=tuple(_shard_row(part["shard"], part) for part in ordered),
+        by_shard=tuple(_shard_row(shard, by_shard[shard]) for shard in sorted(by_shard)),
         by_label=_largest_first(whole["groups"]["label"]),
         by_source=_largest_first(whole["groups"]["source"]),
         by_length=_by_length(whole["groups"]["length"]),
@@ -141,7 +141,7 @@ def _listed(sample: dict[str, Any]) -> ListedSample:
     return ListedSample(**{**sample, "best_query": ListedQuery(**sample["best_query"])})
 
 
-def _shard_row(name: str, counts: dict[str, Any]) -> FunnelRow:
+def _shard_row(name: str, counts: Mapping[str, Any]) -> FunnelRow:
     return FunnelRow(name, counts["kept"], counts["dropped"], counts["quarantined"])
 
 

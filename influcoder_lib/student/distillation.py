@@ -89,7 +89,7 @@ def distill(
     permutation's rest and the next one's start may share a step), encodes them and lowers the
     recipe's loss between the block of cosines and the block of influences. Adam with decoupled
     weight decay; the learning rate rises linearly for the `warmup` share of the steps and falls
-    linearly to 0. Validation encodes in float32 whatever the recipe's precision.
+    linearly to 0. Validation encodes as the encoder is used: in its own precision.
 
     Validation follows every epoch and precedes the first: epoch 0, the encoder as it came, is a
     contender, and of equal epochs the earliest wins. Nothing is trained on `validation`.
@@ -101,9 +101,6 @@ def distill(
         SettingsError: the training diverged.
     """
     student = encoder.copy()
-    if student.model.device.type == "cpu":
-        # The CPU's fused attention is three times slower backward than the plain one in bfloat16.
-        student.model[0].auto_model.set_attn_implementation("eager")
     with _reproducible(seed):
         weights, log, best = _distill(student, train, validation, recipe, seed, progress)
     result = encoder.copy()

@@ -5,7 +5,6 @@ What a student makes of prompt and response is decided here and nowhere else (`t
 """
 
 import copy
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -16,16 +15,13 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Normalize
 from sentence_transformers.util import batch_to_device
-from transformers import PreTrainedTokenizerBase
 
 from influcoder_lib import fingerprint
-from influcoder_lib.errors import ModelError, SettingsError, StoreError
+from influcoder_lib.errors import ModelError, StoreError
 from influcoder_lib.samples import Sample
+from influcoder_lib.student.reading import reader_of
 
 Precision = Literal["float32", "bfloat16"]
-
-# Facts about where a model came from and what wrote it: they change no vector.
-_ORIGIN_KEYS = {"_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype"}
 
 
 def text_of(sample: Sample) -> str:
@@ -39,14 +35,25 @@ class InfluenceEncoder:
     Only the first `window` tokens of `text_of(sample)`, the tokenizer's special tokens among them,
     are read: the **tail** of the text is cut, so of a sample with a long prompt little or nothing
     of the response is left. `truncated` says which samples that concerns, so that it can be
-    counted and reported.
+    counted and reported. `precision` is that of the matrix products in `encode`; the weights are
+    float32 whatever it is. A static model (token vectors, no transformer) has no matrix products.
     """
 
-    def __init__(self, model: SentenceTransformer) -> None:
+    def __init__(
+        self,
+        model: SentenceTransformer,
+        window: int | None = None,
+        precision: Precision = "bfloat16",
+    ) -> None:
+        """Wrap a model; without a window it keeps its own."""
         self.model = model
+        self.precision: Precision = precision
+        self._reader = reader_of(model, window)
 
     @classmethod
-    def load(cls, folder: Path, window: int) -> "InfluenceEncoder":
+    def load(
+        cls, folder: Path, window: int, precision: Precision = "bfloat16"
+    ) -> "InfluenceEncoder":
         """Read a local sentence-transformers folder; no network, no foreign code, no pickles.
 
         `window` is the most tokens read of a sample. The weights are held in float32, on the GPU
@@ -54,7 +61,7 @@ class InfluenceEncoder:
 
         Raises:
             ModelError: the folder cannot be loaded, has a module with pickled weights only, has
-                no transformers tokenizer, or cuts its vectors (`truncate_dim`).
+                no tokenizer that can be used, or cuts its vectors (`truncate_dim`).
             SettingsError: the window is below 3 tokens or beyond the encoder's positions.
         """
         _refuse_pickles(folder)
@@ -68,28 +75,21 @@ class InfluenceEncoder:
             )
         except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
             raise ModelError(f"The encoder cannot be loaded: {error}", where=str(folder)) from error
-        _check_model(model, folder, window)
-        model.max_seq_length = window
+        _refuse_cut_vectors(model, folder)
         if not isinstance(model[-1], Normalize):
             model.append(Normalize())
-        return cls(model.eval())
+        return cls(model.eval(), window, precision)
 
-    def encode(
-        self,
-        samples: Sequence[Sample],
-        batch_tokens: int = 4096,
-        precision: Precision = "float32",
-    ) -> np.ndarray:
+    def encode(self, samples: Sequence[Sample], batch_tokens: int = 4096) -> np.ndarray:
         """Unit vectors (N, d) float32 of the samples, in their order, without gradients.
 
         Samples of like length share a batch of at most `batch_tokens` tokens, padding included
         (or of one sample), so what a sample's neighbours are changes its vector by float noise
-        only. The model is left in evaluation mode. In `bfloat16` that noise is about a thousand
-        times larger, and a CPU with AMX takes about half the time.
+        only: about 1e-7 in float32, 1e-3 in bfloat16. The model is left in evaluation mode.
         """
         self.model.eval()
         vectors = np.empty((len(samples), self.dimension), dtype=np.float32)
-        with torch.no_grad(), self.computing_in(precision):
+        with torch.no_grad(), self.computing_in(self.precision):
             for rows, block in self._blocks(samples, batch_tokens):
                 vectors[rows] = block.cpu().numpy()
         return vectors
@@ -111,7 +111,7 @@ class InfluenceEncoder:
 
     def truncated(self, samples: Sequence[Sample]) -> np.ndarray:
         """Which samples are longer than the window and lose their tail: (N,) bool."""
-        return self._lengths([text_of(sample) for sample in samples]) > self.window
+        return self._reader.truncated([text_of(sample) for sample in samples])
 
     def save(self, folder: Path) -> None:
         """Write a folder that `SentenceTransformer(folder)` loads, with safetensors weights only.
@@ -124,19 +124,17 @@ class InfluenceEncoder:
         """
         if folder.exists() and any(folder.iterdir()):
             raise StoreError("The encoder's folder is not empty.", where=str(folder))
-        # A fast tokenizer carries the padding and truncation of its last call into its file.
-        self._tokenizer.backend_tokenizer.no_truncation()
-        self._tokenizer.backend_tokenizer.no_padding()
+        self._reader.reset()
         self.model.save(str(folder), create_model_card=False, safe_serialization=True)
 
     def copy(self) -> "InfluenceEncoder":
         """An encoder with weights of its own."""
-        return InfluenceEncoder(copy.deepcopy(self.model))
+        return InfluenceEncoder(copy.deepcopy(self.model), precision=self.precision)
 
     @property
     def window(self) -> int:
         """The most tokens read of a sample, special tokens included."""
-        return int(self.model.max_seq_length)
+        return self._reader.window
 
     @property
     def dimension(self) -> int:
@@ -145,7 +143,8 @@ class InfluenceEncoder:
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of all that shapes a vector: weights, tokenizer, modules, window, join.
+        """Fingerprint of all that shapes a vector: weights, tokenizer, modules, window,
+        precision, join.
 
         Computed anew at each access, as training changes the weights. Where the folder lies and
         whether it was saved in between does not matter.
@@ -154,62 +153,26 @@ class InfluenceEncoder:
             (name, fingerprint.of_array(value.cpu().numpy()))
             for name, value in self.model.state_dict().items()
         )
-        config = self.model[0].config.to_diff_dict()
         return fingerprint.of_json(
             {
                 "weights": weights,
-                "tokenizer": _tokenizer_facts(self._tokenizer),
                 "modules": [_module_facts(module) for module in self.model],
-                "architecture": {k: v for k, v in config.items() if k not in _ORIGIN_KEYS},
-                "prefix": self._prefix,
                 "window": self.window,
+                "precision": self.precision,
                 "text": text_of(Sample("", "prompt", "response")),
+                **self._reader.facts(),
             }
         )
-
-    @property
-    def _tokenizer(self) -> PreTrainedTokenizerBase:
-        return self.model.tokenizer
-
-    @property
-    def _prefix(self) -> str | None:
-        """The text that the model's own settings put before every input ("passage: ")."""
-        name = self.model.default_prompt_name
-        return None if name is None else self.model.prompts[name]
-
-    def _lengths(self, texts: Sequence[str]) -> np.ndarray:
-        """Tokens of each text before truncation, special tokens included: (N,) int64."""
-        if not texts:
-            return np.zeros(0, dtype=np.int64)
-        prefixed = [(self._prefix or "") + text for text in texts]
-        encoded = self._tokenizer(prefixed, truncation=False, padding=False, verbose=False)
-        return np.array([len(ids) for ids in encoded["input_ids"]], dtype=np.int64)
 
     def _blocks(
         self, samples: Sequence[Sample], batch_tokens: int
     ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-        """Rows and unit vectors of one length-sorted batch after another."""
+        """Rows and unit vectors of one batch after another."""
         texts = [text_of(sample) for sample in samples]
-        lengths = np.minimum(self._lengths(texts), self.window)
-        for rows in batches_by_length(lengths, batch_tokens):
-            features = self.model.preprocess([texts[row] for row in rows], prompt=self._prefix)
-            output = self.model(batch_to_device(features, self.model.device))
+        for rows, inputs in self._reader.batches(texts, batch_tokens):
+            output = self.model(batch_to_device(inputs, self.model.device))
             vectors = output["sentence_embedding"].float()
             yield rows, torch.nn.functional.normalize(vectors, dim=1)
-
-
-def batches_by_length(lengths: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:
-    """Cut rows (N,) of these token lengths, longest first, into batches of bounded padded size.
-
-    A batch's rows times its longest row is at most `batch_tokens`, unless one row alone exceeds it.
-    """
-    order = np.argsort(-lengths, kind="stable")
-    start = 0
-    while start < len(order):
-        longest = max(int(lengths[order[start]]), 1)
-        stop = start + max(batch_tokens // longest, 1)
-        yield order[start:stop]
-        start = stop
 
 
 def _refuse_pickles(folder: Path) -> None:
@@ -224,34 +187,13 @@ def _refuse_pickles(folder: Path) -> None:
             )
 
 
-def _check_model(model: SentenceTransformer, folder: Path, window: int) -> None:
-    if not isinstance(getattr(model, "tokenizer", None), PreTrainedTokenizerBase):
-        raise ModelError(
-            "The encoder has no transformers tokenizer.",
-            where=str(folder),
-            allowed="an encoder whose first module is a Transformer",
-        )
+def _refuse_cut_vectors(model: SentenceTransformer, folder: Path) -> None:
     if model.truncate_dim is not None:
         raise ModelError(
             f"The encoder cuts its vectors to {model.truncate_dim} numbers.",
             where=f"{folder / 'config_sentence_transformers.json'}, key truncate_dim",
             fix="remove the key: all of a vector is used",
         )
-    positions = getattr(model[0].config, "max_position_embeddings", None)
-    most = positions if isinstance(positions, int) and positions > 0 else None
-    if window < 3 or (most is not None and window > most):
-        raise SettingsError(
-            f"The encoder cannot read {window} tokens.",
-            where=f"window of the encoder in {folder}",
-            allowed=f"3 to {most} tokens" if most is not None else "3 tokens or more",
-        )
-
-
-def _tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    backend = json.loads(tokenizer.backend_tokenizer.to_str())
-    facts = {key: value for key, value in backend.items() if key not in ("truncation", "padding")}
-    facts["sides"] = [tokenizer.truncation_side, tokenizer.padding_side]
-    return {"backend": facts, "inputs": list(tokenizer.model_input_names)}
 
 
 def _module_facts(module: Any) -> dict[str, Any]:

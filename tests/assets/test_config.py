@@ -72,11 +72,12 @@ def test_the_least_settings_are_filled_with_the_documented_defaults(load):
     }
     assert settings.encoder.model_dump() == {
         "path": "all-minilm-l6-v2",
+        "architecture": "transformer",
         "window": 256,
         "recipe": "lean",
         "seeds": (0, 1, 2),
         "epochs": 8,
-        "learning_rate": 5e-5,
+        "learning_rate": None,
         "queries_per_step": 8,
         "candidates_per_step": 16,
         "alpha": 0.5,

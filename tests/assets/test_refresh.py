@@ -185,9 +185,46 @@ def test_what_changes_while_a_refresh_runs_is_made_by_the_next_one(refreshed_hom
     tiny_home.append_row(refreshed_home / "corpus" / "a.jsonl", NEW_ROW)
     first = tiny_home.refresh(refreshed_home)
     assert first.failures == []
-    assert first.made == {(asset, "a.jsonl") for asset in tiny_home.A_SHARD}
+    assert first.made == in_shard("a.jsonl")
     assert reasons(refreshed_home)["corpus", "sub.b.csv"] == "shard changed"
     check_refresh(refreshed_home, in_shard("sub.b.csv"))
+
+
+def test_a_step_whose_shard_changed_since_the_run_began_is_left_to_the_next_one_with_what_follows(
+    refreshed_home, monkeypatch
+):
+    for name in ("a.jsonl", "new.jsonl"):
+        tiny_home.append_row(refreshed_home / "corpus" / name, NEW_ROW)
+    new = refreshed_home / "corpus" / "new.jsonl"
+    interrupt(monkeypatch, "corpus", "a.jsonl", lambda: tiny_home.append_row(new, NEW_ROW))
+    first = tiny_home.refresh(refreshed_home)
+    assert first.failures == []
+    assert first.made == {(asset, "a.jsonl") for asset in tiny_home.A_SHARD}
+    monkeypatch.undo()
+    check_refresh(refreshed_home, in_shard("new.jsonl"))
+
+
+def test_an_input_made_anew_by_hand_while_a_run_is_under_way_stops_what_is_made_from_it(
+    refreshed_home, monkeypatch, change_settings
+):
+    def edit() -> None:
+        shard = refreshed_home / "corpus" / "a.jsonl"
+        tiny_home.append_row(shard, {**NEW_ROW, "prompt": "g g"})
+        tiny_home.make(Workspace.open(refreshed_home), "corpus", "a.jsonl")
+
+    change_settings(refreshed_home, f"behaviors.{BEHAVIOR}.rule.value", 0.4)
+    interrupt(monkeypatch, "decision_rule", None, edit)
+    first = tiny_home.refresh(refreshed_home)
+    (failure,) = first.failures
+    assert failure.startswith(
+        "filtered_dataset/a.jsonl: corpus/a.jsonl changed while filtered_dataset/a.jsonl was made"
+    )
+    assert ("filtered_dataset", "c.parquet") in first.made
+    monkeypatch.undo()
+    again = tiny_home.refresh(refreshed_home)
+    assert again.failures == []
+    assert again.made == in_shard("a.jsonl") - {("corpus", "a.jsonl")}
+    assert tiny_home.plan(refreshed_home) == []
 
 
 def test_a_shard_that_changes_while_it_is_read_is_read_again(refreshed_home, monkeypatch):

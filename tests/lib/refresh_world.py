@@ -1,6 +1,7 @@
 """A home without a disk, for the tests of the plan: making an artifact is a hash of its recipe."""
 
-from dataclasses import dataclass, field
+import copy
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from influcoder_lib import fingerprint
@@ -60,7 +61,9 @@ class World:
         if key in self.failing:
             self.failed[key] = current.fingerprint
         else:
-            self.recorded[key] = (current, self.content(key, current))
+            # What is on record does not move with the settings of today.
+            stored = replace(current, settings=copy.deepcopy(current.settings))
+            self.recorded[key] = (stored, self.content(key, current))
             self.failed.pop(key, None)
 
     def refresh(self) -> list[Key]:

@@ -234,12 +234,12 @@ def test_what_the_making_settled_is_in_the_recipe(data):
 def test_two_that_publish_at_once_both_get_a_number(data, monkeypatch):
     with data.publish("corpus", "a.jsonl", RECIPE, "slow") as draft:
         (draft.folder / "rows.txt").write_text("slow")
-        numbered = store._numbered
+        numbered = store.numbered
         # The other one publishes just after this one has looked for a free number.
-        monkeypatch.setattr(store, "_numbered", lambda folder: publish_first(folder))
+        monkeypatch.setattr(store, "numbered", lambda folder: publish_first(folder))
 
         def publish_first(folder: Path) -> list[Path]:
-            monkeypatch.setattr(store, "_numbered", numbered)
+            monkeypatch.setattr(store, "numbered", numbered)
             free = numbered(folder)
             publish(data, "fast")
             return free

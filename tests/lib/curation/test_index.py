@@ -87,3 +87,12 @@ def test_a_search_among_some_rows_finds_the_nearest_of_those(tmp_path, step):
     np.testing.assert_array_equal(segments.nearest_among(query, 5, among).rows, truth)
     assert len(segments.nearest_among(query, 5, among[:3]).rows) == 3
     assert len(segments.nearest_among(query, 5, among[:0]).rows) == 0
+
+
+def test_no_file_of_a_segment_stays_open(tmp_path):
+    """A corpus may have more shards than a process may have open files."""
+    paths = segment(tmp_path / "s", unit(3, 8, 0))
+    before = len(list(Path("/dev/fd").iterdir()))
+    segments = Segments([paths] * 20)
+    assert len(list(Path("/dev/fd").iterdir())) == before
+    assert segments.nearest(unit(3, 8, 0)[2], 1).rows.tolist() == [2]

@@ -10,9 +10,10 @@ from influcoder_lib.curation.decisions import Override, Rule, decide
 from influcoder_lib.fingerprint import sample_id
 from influcoder_lib.report.aggregates import shard_aggregates
 from influcoder_lib.report.changes import Changes, Correlation, MovedSample
-from influcoder_lib.report.merging import BehaviorFacts, Context, merge
+from influcoder_lib.report.merging import BehaviorFacts, Context
 from influcoder_lib.report.model import Measured, Report, Table
 from influcoder_lib.report.standing import DistillationGap, MeasuredShard, Standing
+from tests.lib.report.parts import merge
 
 QUERIES = {f"query-{i}": {"prompt": f"asks {i}", "response": f"answers {i}"} for i in range(3)}
 SAMPLE_COLUMNS = ("sample_id", "prompt", "response", "label", "source", "file", "row")

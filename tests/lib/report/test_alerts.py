@@ -3,8 +3,9 @@
 import pytest
 
 from influcoder_lib.report import alerts
-from influcoder_lib.report.merging import BehaviorFacts, merge
+from influcoder_lib.report.merging import BehaviorFacts
 from influcoder_lib.report.standing import DistillationGap, MeasuredShard
+from tests.lib.report.parts import merge
 
 
 @pytest.fixture

@@ -6,9 +6,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from influcoder_lib.report.merging import MOST_GROUPS, BehaviorFacts, merge
+from influcoder_lib.report.merging import MOST_GROUPS, BehaviorFacts
 from influcoder_lib.report.model import Measured, Table, threshold_curves
 from influcoder_lib.report.wording import behavior_tiles, tiles, written_rows
+from tests.lib.report.parts import merge
 
 
 def test_the_funnel_of_the_report_adds_up_by_shard_and_by_label(make_report):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from influcoder_lib.report.merging import merge
 from influcoder_lib.report.model import FunnelRow
 from influcoder_lib.report.pictures import DARK, LIGHT, funnel, score_histogram, threshold_curve
+from tests.lib.report.parts import merge
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from sentence_transformers import SentenceTransformer
 from influcoder_lib import fingerprint
 from influcoder_lib.errors import ModelError, SettingsError, StoreError
 from influcoder_lib.samples import Sample
-from influcoder_lib.student.encoder import InfluenceEncoder, batches_by_length, text_of
+from influcoder_lib.student.encoder import InfluenceEncoder, text_of
+from influcoder_lib.student.reading import batches_by_length
 from tests.tiny import tiny_encoder
 
 SAMPLES = [
@@ -28,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def encoder(folder: Path) -> InfluenceEncoder:
-    return InfluenceEncoder.load(folder, 48)
+    return InfluenceEncoder.load(folder, 48, "float32")
 
 
 def edited(folder: Path, copy: Path, file: str, **keys: object) -> Path:
@@ -54,11 +55,16 @@ def test_neither_order_nor_batch_size_matters(encoder: InfluenceEncoder, batch_t
     np.testing.assert_allclose(mixed, alone[order], atol=1e-5)
 
 
-def test_bfloat16_stays_close_to_float32(encoder: InfluenceEncoder) -> None:
-    narrow = encoder.encode(SAMPLES, precision="bfloat16")
-    assert narrow.dtype == np.float32
-    assert not np.array_equal(narrow, encoder.encode(SAMPLES))
-    np.testing.assert_allclose(narrow, encoder.encode(SAMPLES), atol=0.02)
+def test_bfloat16_stays_close_to_float32_and_has_another_fingerprint(
+    encoder: InfluenceEncoder, folder: Path
+) -> None:
+    narrow = InfluenceEncoder.load(folder, 48)
+    assert (narrow.precision, encoder.precision) == ("bfloat16", "float32")
+    assert narrow.copy().fingerprint == narrow.fingerprint != encoder.fingerprint
+    vectors = narrow.encode(SAMPLES)
+    assert vectors.dtype == np.float32
+    assert not np.array_equal(vectors, encoder.encode(SAMPLES))
+    np.testing.assert_allclose(vectors, encoder.encode(SAMPLES), atol=0.02)
 
 
 def test_different_samples_have_different_vectors(encoder: InfluenceEncoder) -> None:
@@ -72,7 +78,7 @@ def test_no_samples_give_an_empty_matrix(encoder: InfluenceEncoder) -> None:
 
 
 def test_forward_agrees_with_encode_and_has_gradients(folder: Path) -> None:
-    encoder = InfluenceEncoder.load(folder, 48)
+    encoder = InfluenceEncoder.load(folder, 48, "float32")
     vectors = encoder.forward(SAMPLES, batch_tokens=60)
     np.testing.assert_allclose(vectors.detach().numpy(), encoder.encode(SAMPLES), atol=1e-5)
     vectors[0, 0].backward()

@@ -1,0 +1,277 @@
+"""Embedding of texts by all-MiniLM-L6-v2: speed, agreement of scores, fidelity, a whole corpus.
+
+  stock           SentenceTransformer.encode as it comes: float32, its own window
+  stock, window   the same with our window, so that both read the same tokens
+  float32         ours in float32
+  bfloat16        ours as the pipeline uses it
+  static          the static student: a table of token vectors, no transformer
+
+  speed     texts of the toxicity pool in chunks; all do one chunk before any does the next, and
+            the first is the warm-up. Agreement: Spearman with the scores of the stock encoder,
+            mean and maximum over the pool's 10 queries. A token is counted as 2 operations a
+            weight of the linear layers; attention is not credited.
+  fidelity  both students trained on train x train of the precomputed teacher gradients, judged on
+            dev x dev against the centred truth; mean and spread over the seeds
+  corpus    Dolly's texts recombined: read, tokenised, embedded, stored and written as a segment,
+            in a process of its own
+
+The default takes about 35 minutes on two cores, of which the transformer's corpus takes 20;
+`--only speed --texts 192 --chunks 3` takes less than one.
+"""
+
+import argparse
+import dataclasses
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from sentence_transformers import SentenceTransformer
+from torch import nn
+
+from bench import measure
+from bench.measure import Figure
+from bench.pipeline import write_corpus
+from influcoder_assets.settings_models import EncoderSettings
+from influcoder_lib import models
+from influcoder_lib.curation import index
+from influcoder_lib.curation.embedding import StoredVectors
+from influcoder_lib.evaluation.baselines import encoder, length
+from influcoder_lib.evaluation.held_out import Block
+from influcoder_lib.ingest import Columns, ingest
+from influcoder_lib.metrics import spearman_rows
+from influcoder_lib.rows import open_rows
+from influcoder_lib.samples import Sample, read_sample_blocks, to_samples
+from influcoder_lib.student.distillation import TrainingSet, distill
+from influcoder_lib.student.encoder import InfluenceEncoder, text_of
+from influcoder_lib.student.recipes import LEARNING_RATES, RECIPES
+from influcoder_lib.student.static import static_of
+
+TABLES = ("speed", "fidelity", "corpus")
+_SETTINGS = EncoderSettings()
+# Of the train split, so much chooses the best epoch.
+_VALIDATION = 0.2
+
+Encode = Callable[[Sequence[Sample]], np.ndarray]
+
+
+def main() -> None:
+    """Measure and print."""
+    given = arguments()
+    models.quiet()
+    ceilings = measure.ceilings()
+    figures = list(ceilings.values())
+    with tempfile.TemporaryDirectory() as made:
+        folders = students(Path(made))
+        if "speed" in given.only:
+            figures += speed(given, folders, ceilings)
+        if "fidelity" in given.only:
+            figures += fidelity(given, folders)
+        if "corpus" in given.only:
+            for name, folder in folders.items():
+                figures += corpus(given, name, folder, Path(made, f"{name}-corpus"))
+    measure.show(figures, given.json)
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = measure.parser(__doc__)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES)
+    parser.add_argument("--texts", type=int, default=1536, help="texts of the speed table")
+    parser.add_argument("--chunks", type=int, default=6, help="at least 2; one is the warm-up")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds of the fidelity table")
+    parser.add_argument("--epochs", type=int, default=_SETTINGS.epochs)
+    parser.add_argument("--rows", type=int, default=100_000, help="rows of the corpus")
+    given = parser.parse_args()
+    if not 2 <= given.chunks <= given.texts:
+        parser.error("--chunks must be at least 2 and at most --texts")
+    return given
+
+
+def students(made: Path) -> dict[str, Path]:
+    """Folders of the transformer and of the untrained static student made of it."""
+    packaged = models.check_encoder(models.locate(_SETTINGS.path, Path()))
+    base = InfluenceEncoder.load(packaged, _SETTINGS.window)
+    taken = measure.seconds(lambda: static_of(base).save(made / "static"))
+    measure.say(f"static student made in {taken:.1f} s")
+    return {"transformer": packaged, "static": made / "static"}
+
+
+def speed(
+    given: argparse.Namespace, folders: dict[str, Path], ceilings: dict[str, Figure]
+) -> Iterator[Figure]:
+    """Texts and tokens a second, and agreement with the stock encoder's scores."""
+    pool = samples(given.data / "toxicity_pool_dev.parquet", given.texts)
+    queries = samples(given.data / "toxicity_ref_dev.parquet", None)
+    chunks = [pool[start :: given.chunks] for start in range(given.chunks)]
+    contenders = encoders(folders)
+    timed: dict[str, list[np.ndarray]] = {name: [] for name in contenders}
+
+    def measured(name: str) -> Callable[[int], float]:
+        def one(repeat: int) -> float:
+            begin = time.perf_counter()
+            vectors = contenders[name](chunks[repeat])
+            taken = time.perf_counter() - begin
+            timed[name].append(vectors)
+            return len(chunks[repeat]) / taken
+
+        return one
+
+    rates = measure.alternate({name: measured(name) for name in contenders}, given.chunks - 1)
+    scores = {
+        name: np.concatenate(timed[name]) @ contenders[name](queries).T for name in contenders
+    }
+    reader = InfluenceEncoder.load(folders["transformer"], _SETTINGS.window)
+    tokens = [mean_tokens(reader, chunk) for chunk in chunks[1:]]
+    operations = 2e-9 * linear_weights(reader)
+    title = f"embedding, {given.texts} texts of {statistics.mean(tokens):.0f} tokens"
+    for name, found in rates.items():
+        per_second = [rate * each for rate, each in zip(found, tokens, strict=True)]
+        yield measure.figure(title, name, "speed", found, "texts/s")
+        yield measure.figure(title, name, "tokens", per_second, "tokens/s")
+        ratios = [rate / stock for rate, stock in zip(found, rates["stock"], strict=True)]
+        yield measure.figure(title, name, "speed", ratios, "x stock")
+        if name != "static":
+            dtype = "bfloat16" if name == "bfloat16" else "float32"
+            shares = [100 * rate * operations / ceilings[dtype].value for rate in per_second]
+            yield measure.figure(title, name, "of the dtype's matmul rate", shares, "%")
+            for statistic in ("mean", "max"):
+                both = [getattr(scores[each], statistic)(axis=1)[None] for each in (name, "stock")]
+                value = float(spearman_rows(*both)[0])
+                yield Figure(title, name, f"Spearman with stock, {statistic}", value, None, "")
+    ratios = [s / t for s, t in zip(rates["static"], rates["bfloat16"], strict=True)]
+    yield measure.figure(title, "static", "speed", ratios, "x bfloat16")
+
+
+def encoders(folders: dict[str, Path]) -> dict[str, Encode]:
+    """What is compared, by name: samples in, vectors out."""
+    packaged, window = folders["transformer"], _SETTINGS.window
+    stock, same = (SentenceTransformer(str(packaged), device="cpu") for _ in range(2))
+    same.max_seq_length = window
+    return {
+        "stock": lambda given: stock.encode([text_of(each) for each in given]),
+        "stock, window": lambda given: same.encode([text_of(each) for each in given]),
+        "float32": InfluenceEncoder.load(packaged, window, "float32").encode,
+        "bfloat16": InfluenceEncoder.load(packaged, window).encode,
+        "static": InfluenceEncoder.load(folders["static"], window).encode,
+    }
+
+
+def samples(path: Path, count: int | None, response: str = "response") -> list[Sample]:
+    """Samples of a table, all of them or a seeded draw."""
+    table = pl.read_parquet(path)
+    drawn = table if count is None else table.sample(min(count, len(table)), seed=0)
+    rows = drawn.select("prompt", response).rows()
+    return [Sample(str(number), *pair) for number, pair in enumerate(rows)]
+
+
+def mean_tokens(reader: InfluenceEncoder, texts: Sequence[Sample]) -> float:
+    """Tokens that the transformer reads of a text, on average, padding not counted."""
+    tokenizer = reader.model.tokenizer
+    read = tokenizer([text_of(each) for each in texts], truncation=True, max_length=reader.window)
+    return statistics.mean(len(ids) for ids in read["input_ids"])
+
+
+def linear_weights(reader: InfluenceEncoder) -> int:
+    """Weights that every token is multiplied with; a pooler over one token is none of them."""
+    layers = reader.model[0].auto_model.encoder.modules()
+    return sum(each.weight.numel() for each in layers if isinstance(each, nn.Linear))
+
+
+def fidelity(given: argparse.Namespace, folders: dict[str, Path]) -> Iterator[Figure]:
+    """Both students before and after training, beside length alone."""
+    train, validation, test = blocks(given.data / "fidelity")
+    fitted = length.fit(train.queries, train.candidates, train.influence)
+    scores = {
+        each.name: [each.scores(test.queries, test.candidates)]
+        for each in (length.ResponseLength(), fitted)
+    }
+    for name, folder in folders.items():
+        start = InfluenceEncoder.load(folder, _SETTINGS.window)
+        scores[f"{name}, untrained"] = [cosines(start, test)]
+        recipe = dataclasses.replace(
+            RECIPES[_SETTINGS.recipe],
+            epochs=given.epochs,
+            learning_rate=LEARNING_RATES[name],
+        )
+        scores[name] = []
+        for seed in range(given.seeds):
+            sets = (training_set(block) for block in (train, validation))
+            done = distill(start, *sets, recipe, seed, lambda log: measure.say(str(log)))
+            scores[name].append(cosines(done.encoder, test))
+    for name, found in scores.items():
+        figures = [dataclasses.asdict(test.fidelity(each)) for each in found]
+        for metric in figures[0]:
+            values = [each[metric] for each in figures]
+            spread = statistics.stdev(values) if len(values) > 1 else None
+            label = metric.replace("_", " ")
+            yield Figure("fidelity", name, label, statistics.mean(values), spread, "")
+
+
+def blocks(folder: Path) -> tuple[Block, Block, Block]:
+    """Train, validation (a seeded part of train x train) and test (dev x dev)."""
+    queries = samples(folder / "queries.parquet", None, "target")
+    candidates = samples(folder / "candidates.parquet", None)
+    influence = np.load(folder / "influence_centred.npy")
+    draw = np.random.default_rng(0)
+    parts = []
+    for name in ("queries", "candidates"):
+        split = pl.read_parquet(folder / f"{name}.parquet")["split"].to_numpy()
+        train = draw.permutation(np.flatnonzero(split == "train"))
+        cut = round(_VALIDATION * len(train))
+        parts.append((np.sort(train[cut:]), np.sort(train[:cut]), np.flatnonzero(split == "dev")))
+    first, second, third = (
+        Block(
+            [queries[row] for row in rows],
+            [candidates[column] for column in columns],
+            np.ascontiguousarray(influence[np.ix_(rows, columns)]),
+        )
+        for rows, columns in zip(*parts, strict=True)
+    )
+    return first, second, third
+
+
+def training_set(block: Block) -> TrainingSet:
+    """A block to distill from."""
+    return TrainingSet(block.queries, block.candidates, block.influence)
+
+
+def cosines(one: InfluenceEncoder, block: Block) -> np.ndarray:
+    """Scores (Q, N) of a block."""
+    return encoder.EncoderCosine(one).scores(block.queries, block.candidates)
+
+
+def corpus(given: argparse.Namespace, name: str, folder: Path, made: Path) -> Iterator[Figure]:
+    """Rows a second from raw file to index segment, and peak memory."""
+    made.mkdir()
+    write_corpus(made, pl.read_parquet(given.data / "dolly.parquet"), given.rows, 1)
+    taken, peak = measure.alone(embed_corpus, folder, made)
+    title = f"corpus of {given.rows:,} rows, read, embedded and written"
+    yield Figure(title, name, "speed", given.rows / taken, None, "rows/s")
+    yield Figure(title, name, "time", taken, None, "s")
+    yield Figure(title, name, "peak memory", peak, None, "MiB")
+
+
+def embed_corpus(folder: Path, made: Path) -> float:
+    """Seconds of all that the pipeline does to embed the one shard in `made`, loading included."""
+    (raw,) = made.glob("*.jsonl")
+    begin = time.perf_counter()
+    models.quiet()
+    table = made / "samples.parquet"
+    columns = Columns(prompt="prompt", response="response")
+    valid = ingest(raw, raw.name, columns, table, made / "bad.parquet", 200_000).valid
+    loaded = InfluenceEncoder.load(folder, _SETTINGS.window)
+    stored = StoredVectors(lambda: loaded, open_rows(made / "rows"), measure.say)
+    stored.embed(map(to_samples, read_sample_blocks(table)), valid)
+    ids = (block["sample_id"].to_list() for block in read_sample_blocks(table))
+    (made / "segment").mkdir()
+    index.write_segment(map(stored.vectors, ids), made / "segment")
+    return time.perf_counter() - begin
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""One look at a home, kept true by what is made through it, so that a run looks but once.
+
+A run that asks the disk before each of its steps what is true would spend most of its time on
+shards in which nothing has changed. What somebody else changes meanwhile is not in a survey: a
+step that it concerns refuses to be made, and is left to the next run with all that depends on it.
+"""
+
+from dataclasses import dataclass
+
+from influcoder_assets import maker
+from influcoder_assets.maker import MAKERS, Task, nodes
+from influcoder_assets.workspace import Workspace
+from influcoder_lib import refresh
+from influcoder_lib.refresh import Facts, Step
+from influcoder_lib.store import Manifest
+
+
+@dataclass
+class Survey:
+    """What is true of a home, and what is to be made."""
+
+    workspace: Workspace
+    facts: Facts
+    steps: list[Step]
+
+    @classmethod
+    def of(cls, workspace: Workspace) -> "Survey":
+        """Look at a home now."""
+        facts = maker.current_facts(workspace)
+        return cls(workspace, facts, refresh.plan(nodes(), facts))
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """What failed and would fail again, with what was said."""
+        return maker.standing_failures(self.workspace, self.facts)
+
+    def due(self, asset: str) -> list[Step]:
+        """What can be made of an asset now, after what was made of those before it."""
+        if not any(step.asset == asset for step in self.steps):
+            return []
+        among = {(step.asset, step.shard) for step in self.steps}
+        order = nodes()
+        upto = order[: order.index(MAKERS[asset].node) + 1]
+        looked_at = {node.name for node in upto}
+        later = [step for step in self.steps if step.asset not in looked_at]
+        self.steps = refresh.plan(upto, self.facts, among) + later
+        return [step for step in self.steps if step.asset == asset and step.ready]
+
+    def thawed(self, asset: str) -> list[Step]:
+        """What would be made of a frozen asset if it were none, or what is due of it as it is."""
+        step = refresh.thaw(MAKERS[asset].node, nodes(), self.facts)
+        return [step] if step else self.due(asset)
+
+    def make(self, asset: str, shard: str | None, run_id: str) -> tuple[Manifest, Task]:
+        """Make an artifact and see what follows from it.
+
+        Raises:
+            Exception: see `maker.make`.
+        """
+        is_planned = any((step.asset, step.shard) == (asset, shard) for step in self.steps)
+        try:
+            manifest, task = maker.make(self.workspace, self.facts, asset, shard, run_id)
+        except Exception:
+            tried = maker.recipe_of(asset, shard, self.facts)
+            self.facts = self.facts.after_failing((asset, shard), tried)
+            raise
+        self.facts = task.facts
+        if not is_planned:
+            self.steps = refresh.plan(nodes(), self.facts)
+        return manifest, task
+
+    def moved(self, step: Step) -> list[str]:
+        """What a step is made from that has changed since this survey."""
+        return maker.moved_sources(self.workspace, self.facts, step.asset, step.shard)

@@ -1,0 +1,197 @@
+"""How texts become a sentence-transformers model's inputs: one reader for each kind of model.
+
+The first module of a model says which it is: a transformer, or a table of token vectors (static).
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.models import StaticEmbedding
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerBase
+
+from influcoder_lib.errors import ModelError, SettingsError
+from influcoder_lib.student import attention
+
+# Facts about where a model came from and what wrote it: they change no vector.
+_ORIGIN_KEYS = {"_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype"}
+
+# The tokenizer's threads share a list of texts; a longer one is no faster.
+_STATIC_TEXTS = 1024
+
+Batch = tuple[np.ndarray, dict[str, torch.Tensor]]
+
+
+class Reader(Protocol):
+    """Reads texts for one model. Its `window` is the most tokens read, special ones included."""
+
+    window: int
+
+    def batches(self, texts: Sequence[str], batch_tokens: int) -> Iterator[Batch]:
+        """Rows (n,) int64 of the texts and the model's inputs for them, batch by batch."""
+
+    def truncated(self, texts: Sequence[str]) -> np.ndarray:
+        """Which texts are longer than the window: (N,) bool."""
+
+    def facts(self) -> dict[str, Any]:
+        """What shapes a text's tokens and the model's graph, as JSON."""
+
+    def reset(self) -> None:
+        """Undo what reading left in a tokenizer and would be saved with it."""
+
+
+def reader_of(model: SentenceTransformer, window: int | None = None) -> Reader:
+    """The reader of a model; `window` sets how much it reads, None leaves that as it is.
+
+    Raises:
+        ModelError: the first module is neither a transformer with a tokenizer nor static.
+        SettingsError: the window is below 3 tokens or beyond the encoder's positions.
+    """
+    if isinstance(model[0], StaticEmbedding):
+        return StaticReader(model, window)
+    if isinstance(getattr(model, "tokenizer", None), PreTrainedTokenizerBase):
+        return TransformerReader(model, window)
+    raise ModelError(
+        "The encoder has no tokenizer that could be used.",
+        allowed="an encoder whose first module is a Transformer or a StaticEmbedding",
+    )
+
+
+class TransformerReader:
+    """Pads texts of like length together; the tail of a long one is cut, special tokens stay."""
+
+    def __init__(self, model: SentenceTransformer, window: int | None) -> None:
+        self._model = model
+        if window is not None:
+            positions = getattr(model[0].config, "max_position_embeddings", None)
+            known = isinstance(positions, int) and positions > 0
+            _check_window(window, positions if known else None)
+            model.max_seq_length = window
+        self.window = int(model.max_seq_length)
+        attention.select(model[0].auto_model)
+
+    def batches(self, texts: Sequence[str], batch_tokens: int) -> Iterator[Batch]:
+        """A batch has at most `batch_tokens` tokens, padding included, or one text."""
+        # Reading the lengths apart from the inputs costs 2 % of the time that the model takes.
+        lengths = np.minimum(self._lengths(texts), self.window)
+        for rows in batches_by_length(lengths, batch_tokens):
+            yield (
+                rows,
+                self._model.preprocess([texts[r] for r in rows], prompt=_prefix(self._model)),
+            )
+
+    def truncated(self, texts: Sequence[str]) -> np.ndarray:
+        """Which texts are longer than the window: (N,) bool."""
+        return self._lengths(texts) > self.window
+
+    def facts(self) -> dict[str, Any]:
+        """The tokenizer, the transformer's config and the prefix."""
+        tokenizer = self._model.tokenizer
+        config = self._model[0].config.to_diff_dict()
+        return {
+            "tokenizer": {
+                "backend": _backend_facts(tokenizer.backend_tokenizer),
+                "inputs": list(tokenizer.model_input_names),
+                "sides": [tokenizer.truncation_side, tokenizer.padding_side],
+            },
+            "architecture": {k: v for k, v in config.items() if k not in _ORIGIN_KEYS},
+            "prefix": _prefix(self._model),
+        }
+
+    def reset(self) -> None:
+        """A fast tokenizer carries the padding and truncation of its last call into its file."""
+        self._model.tokenizer.backend_tokenizer.no_truncation()
+        self._model.tokenizer.backend_tokenizer.no_padding()
+
+    def _lengths(self, texts: Sequence[str]) -> np.ndarray:
+        """Tokens of each text before truncation, special tokens included: (N,) int64."""
+        if not texts:
+            return np.zeros(0, dtype=np.int64)
+        prefix = _prefix(self._model) or ""
+        encoded = self._model.tokenizer(
+            [prefix + text for text in texts], truncation=False, padding=False, verbose=False
+        )
+        return np.array([len(ids) for ids in encoded["input_ids"]], dtype=np.int64)
+
+
+class StaticReader:
+    """Concatenates the texts' tokens, no special ones among them; nothing is padded.
+
+    The window lives in the tokenizer, and so in the saved folder too. A text without any token is
+    read as the vocabulary's first one, so that every sample has a direction.
+    """
+
+    def __init__(self, model: SentenceTransformer, window: int | None) -> None:
+        self._model = model
+        self._tokenizer: Tokenizer = model[0].tokenizer
+        if window is not None:
+            _check_window(window, None)
+            self._tokenizer.enable_truncation(window)
+        self.window = int(self._tokenizer.truncation["max_length"])
+
+    def batches(self, texts: Sequence[str], batch_tokens: int) -> Iterator[Batch]:
+        """Batches are of 1,024 texts, as a token takes no memory to speak of."""
+        for start in range(0, len(texts), _STATIC_TEXTS):
+            encodings = self._encodings(texts[start : start + _STATIC_TEXTS])
+            tokens = [each.ids or [0] for each in encodings]
+            ends = np.cumsum([len(each) for each in tokens])
+            flat = np.fromiter(chain.from_iterable(tokens), np.int64, ends[-1])
+            offsets = np.concatenate([[0], ends[:-1]])
+            inputs = {"input_ids": torch.from_numpy(flat), "offsets": torch.from_numpy(offsets)}
+            yield np.arange(start, start + len(tokens)), inputs
+
+    def truncated(self, texts: Sequence[str]) -> np.ndarray:
+        """Which texts are longer than the window: (N,) bool."""
+        return np.array([bool(each.overflowing) for each in self._encodings(texts)], dtype=bool)
+
+    def facts(self) -> dict[str, Any]:
+        """The tokenizer and the prefix."""
+        return {"tokenizer": _backend_facts(self._tokenizer), "prefix": _prefix(self._model)}
+
+    def reset(self) -> None:
+        """Nothing is left in the tokenizer that a plain load does not need."""
+
+    def _encodings(self, texts: Sequence[str]) -> list[Any]:
+        prefix = _prefix(self._model) or ""
+        return self._tokenizer.encode_batch_fast(
+            [prefix + text for text in texts], add_special_tokens=False
+        )
+
+
+def batches_by_length(lengths: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:
+    """Cut rows (N,) of these token lengths, longest first, into batches of bounded padded size.
+
+    A batch's rows times its longest row is at most `batch_tokens`, unless one row alone exceeds it.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        longest = max(int(lengths[order[start]]), 1)
+        stop = start + max(batch_tokens // longest, 1)
+        yield order[start:stop]
+        start = stop
+
+
+def _check_window(window: int, most: int | None) -> None:
+    if window < 3 or (most is not None and window > most):
+        raise SettingsError(
+            f"The encoder cannot read {window} tokens.",
+            where="encoder.window",
+            allowed=f"3 to {most} tokens" if most is not None else "3 tokens or more",
+        )
+
+
+def _prefix(model: SentenceTransformer) -> str | None:
+    """The text that the model's own settings put before every input ("passage: ")."""
+    name = model.default_prompt_name
+    return None if name is None else model.prompts[name]
+
+
+def _backend_facts(tokenizer: Tokenizer) -> dict[str, Any]:
+    backend = json.loads(tokenizer.to_str())
+    return {key: value for key, value in backend.items() if key not in ("truncation", "padding")}
