@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from influcoder_lib import fingerprint
-from influcoder_lib.refresh import Key, Node, label
+from influcoder_lib.refresh import Key, Node, label, plan
 from influcoder_lib.store import Recipe
 from tests.lib.refresh_world import CORPUS, World
 
@@ -117,3 +117,21 @@ def test_following_the_plan_gives_what_recomputing_everything_from_scratch_does(
         assert sorted(map(label, home.refresh())) == sorted(map(label, made))
         assert home.facts().recorded == recorded
         assert home.refresh() == []
+
+
+@settings(max_examples=150)
+@given(histories, st.sampled_from([0, 1, 2]), st.randoms(use_true_random=False))
+def test_looking_among_the_steps_of_the_plan_is_enough_while_nothing_else_moves(
+    history, contents, dice
+):
+    nodes, states = history
+    home = World(nodes, {}, {}, {}, contents=contents)
+    for state in states:
+        for name, value in state.items():
+            setattr(home, name, value)
+        steps = home.plan()
+        while ready := [step for step in steps if step.ready]:
+            home.make(dice.choice(ready))
+            among = {(step.asset, step.shard) for step in steps}
+            steps = plan(home.nodes, home.facts(), among)
+            assert steps == home.plan()
