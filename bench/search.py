@@ -67,7 +67,7 @@ def embedded(data: Path, count: int) -> np.ndarray:
     files = models.locate("all-minilm-l6-v2", Path())
     encoder = InfluenceEncoder.load(models.check_encoder(files), 64)
     measure.say(f"embeds {count} texts")
-    return encoder.encode([Sample("", *row) for row in texts.iter_rows()], precision="bfloat16")
+    return encoder.encode([Sample("", *row) for row in texts.iter_rows()])
 
 
 def extended(real: np.ndarray, count: int) -> Iterator[np.ndarray]:
