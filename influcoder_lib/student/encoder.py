@@ -80,7 +80,7 @@ class InfluenceEncoder:
             model.append(Normalize())
         return cls(model.eval(), window, precision)
 
-    def encode(self, samples: Sequence[Sample], batch_tokens: int = 4096) -> np.ndarray:
+    def encode(self, samples: Sequence[Sample], batch_tokens: int = 2048) -> np.ndarray:
         """Unit vectors (N, d) float32 of the samples, in their order, without gradients.
 
         Samples of like length share a batch of at most `batch_tokens` tokens, padding included
