@@ -44,9 +44,12 @@ def _attend(
 ) -> tuple[Tensor, None]:
     """transformers' attention function: heads (n, H, T, d) in, (n, T, H, d) out.
 
-    A mask that is given is more than causal, as of a sliding window.
+    A mask that is given is more than causal, as of a sliding window; so is a bias by position.
     """
-    if attention_mask is not None or not getattr(module, "is_causal", True):
+    causal = options.get("is_causal")
+    if causal is None:
+        causal = getattr(module, "is_causal", True)
+    if attention_mask is not None or options.get("position_bias") is not None or not causal:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **options
         )

@@ -63,6 +63,23 @@ def test_a_mask_of_the_models_own_is_obeyed():
     torch.testing.assert_close(found, own)
 
 
+def test_attention_that_is_not_causal_looks_ahead():
+    query, key, value = heads(5, torch.float32, 0)
+    found, _ = attention._attend(Layer(), query, key, value, None, scaling=0.3, is_causal=False)
+    square = functional.scaled_dot_product_attention(query, key, value, scale=0.3, enable_gqa=True)
+    torch.testing.assert_close(found, square.transpose(1, 2))
+
+
+def test_a_bias_by_position_is_obeyed():
+    query, key, value = heads(5, torch.float32, 0)
+    only_itself = torch.full((1, 1, 5, 5), -1e9).masked_fill(torch.eye(5, dtype=torch.bool), 0.0)
+    found, _ = attention._attend(
+        Layer(), query, key, value, None, scaling=1.0, position_bias=only_itself
+    )
+    own = value.repeat_interleave(3, dim=1).transpose(1, 2)
+    torch.testing.assert_close(found, own)
+
+
 @pytest.mark.parametrize(
     ("architecture", "tokens", "chosen"),
     [
