@@ -142,10 +142,9 @@ def current_plan(workspace: Workspace) -> list[refresh.Step]:
     return refresh.plan(nodes(), current_facts(workspace))
 
 
-def standing_failures(workspace: Workspace, facts: Facts | None = None) -> dict[str, str]:
+def standing_failures(workspace: Workspace, facts: Facts) -> dict[str, str]:
     """What failed and would fail again, with what was said: the plan leaves it out until something
-    that it is made from changes. Without facts, they are looked up."""
-    facts = facts or current_facts(workspace)
+    that it is made from changes."""
     by_name = {node.name: node for node in nodes()}
     return {
         refresh.label(key): message

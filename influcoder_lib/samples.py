@@ -79,7 +79,11 @@ def read_samples(path: Path) -> pl.DataFrame:
 
 
 def read_sample_blocks(path: Path) -> Iterator[pl.DataFrame]:
-    """The same table block by block, at least one, so that its texts need not fit into memory."""
+    """The same table block by block, at least one, so that its texts need not fit into memory.
+
+    Raises:
+        DataError: as `read_samples`, when the block in question is asked for.
+    """
     try:
         for block in read_blocks(path):
             if block.schema != SAMPLE_SCHEMA:

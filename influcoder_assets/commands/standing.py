@@ -14,8 +14,8 @@ import dagster as dg
 import polars as pl
 
 from influcoder_assets.curation import read_rules
-from influcoder_assets.maker import current_plan, standing_failures
 from influcoder_assets.reporting import gap_of, query_ids
+from influcoder_assets.survey import Survey
 from influcoder_assets.workspace import Workspace
 from influcoder_lib.metrics import Fidelity
 from influcoder_lib.refresh import Step
@@ -99,14 +99,15 @@ def look(workspace: Workspace) -> Status:
         StoreError: something stored is damaged.
     """
     store, live = workspace.store, list(workspace.shards)
+    found = Survey.of(workspace)
     filtered = _in_force(store, "filtered_dataset", live)
     return Status(
         home=str(workspace.home),
         corpus=_corpus(store, live, filtered),
         encoders=_encoders(store, live),
         behaviors=_behaviors(store, filtered),
-        steps=current_plan(workspace),
-        failures=standing_failures(workspace),
+        steps=found.steps,
+        failures=found.failures,
         last_run=_last_run(workspace.home),
         bytes={
             "data": _size(workspace.data),
