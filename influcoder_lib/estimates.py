@@ -24,7 +24,7 @@ _BASE_GIB = 1.2
 # Bytes that one token keeps alive until its backward, a parameter of the model.
 _ACTIVATIONS = 8e-3
 # Share of the machine's matmul rate that each kind of work reaches.
-_EFFICIENCY = {"gradients": 0.4, "training": 0.8, "embedding": 0.6}
+_EFFICIENCY = {"gradients": 0.4, "training": 0.4, "embedding": 0.4}
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def _seconds(asset: str, count: int, load: Workload, rates: dict[str, float]) ->
     gradient = 4 * parameters(load.target) * tokens
     gradient /= rates[load.dtype] * _EFFICIENCY["gradients"]
     # About half of a small encoder's parameters are its token table, which costs nothing.
-    pass_cost = 2 * 0.5 * parameters(load.encoder) * encoder_tokens / rates["float32"]
+    pass_cost = 2 * 0.5 * parameters(load.encoder) * encoder_tokens / rates["bfloat16"]
     embedding = pass_cost / _EFFICIENCY["embedding"]
     candidates = load.candidates_per_shard * load.shards
     corpus = load.rows_per_shard * load.shards

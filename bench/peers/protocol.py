@@ -6,7 +6,6 @@ an environment that has nothing of this project but these files.
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from bench import measure
 
 _ROOT = Path(__file__).resolve().parents[2]
 _CALM = {
@@ -115,4 +116,4 @@ def serve(prepare: Callable[[dict[str, Any]], Compute]) -> None:
 def _peak() -> float:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return measure.peak_memory()
