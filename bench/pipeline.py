@@ -3,6 +3,7 @@
 The asset functions themselves run, on texts of Dolly recombined, in a process of their own and
 without Dagster's event log. Around them is a home of tiny models, whose encoder is replaced by a
 stub: a unit vector of 384 numbers that costs nothing. So the figures are those of the pipeline.
+What one more shard costs in a corpus of --corpora shards is measured as bench.refresh does.
 """
 
 import itertools
@@ -16,6 +17,7 @@ import polars as pl
 
 from bench import measure
 from bench.measure import Figure
+from bench.refresh import CORPORA, adding_a_shard
 from influcoder_assets import champion
 from influcoder_assets.maker import Task, current_facts, make
 from influcoder_assets.workspace import Workspace
@@ -42,6 +44,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--rows", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--shards", type=int, nargs="*", default=[1, 100])
+    parser.add_argument("--corpora", type=int, nargs="*", default=list(CORPORA), help="shards")
     given = parser.parse_args()
     ceilings, _ = measure.alone(measure.ceilings)
     figures = list(ceilings.values())
@@ -51,6 +54,8 @@ def main() -> None:
         for rows in given.rows:
             for shards in given.shards:
                 figures += filtering(base, given.data / "dolly.parquet", rows, shards)
+    if given.corpora:
+        figures += adding_a_shard(given.corpora)
     measure.show(figures, given.json)
 
 
@@ -118,15 +123,13 @@ def _stored_stub(task: Task, encoder: str, folder: Path, window: int) -> StoredV
 class Stub:
     """An encoder that costs nothing: a unit vector drawn from the sample's id."""
 
-    def encode(self, samples: Sequence[Sample]) -> np.ndarray:
+    def read(self, samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
         ids = "".join(sample.sample_id[:16] for sample in samples)
         seeds = np.frombuffer(bytes.fromhex(ids), np.uint64).reshape(-1, 1)
         bits = (seeds * np.arange(1, 2 * WIDTH, 2, dtype=np.uint64)) >> np.uint64(40)
         vectors = bits.astype(np.float32) / np.float32(1 << 23) - 1
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-    def truncated(self, samples: Sequence[Sample]) -> np.ndarray:
-        return np.zeros(len(samples), bool)
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return unit, np.zeros(len(samples), bool)
 
 
 if __name__ == "__main__":

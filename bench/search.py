@@ -131,7 +131,7 @@ def written(vectors: np.ndarray, folder: Path) -> Iterator[tuple[Path, Path]]:
     for start in range(0, len(vectors), _BLOCK):
         own = folder / str(start)
         own.mkdir()
-        index.write_segment([vectors[start : start + _BLOCK]], own)
+        index.write_segment([index.narrow(vectors[start : start + _BLOCK])], own)
         yield own / VECTORS, own / CODES
 
 

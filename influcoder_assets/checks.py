@@ -11,7 +11,7 @@ import polars as pl
 from influcoder_assets.maker import Task
 from influcoder_assets.teacher import open_engine
 from influcoder_lib import quality
-from influcoder_lib.curation.index import VECTORS, read_vectors
+from influcoder_lib.curation import index
 from influcoder_lib.evaluation.shard_fidelity import ShardFidelity
 from influcoder_lib.quality import Finding
 from influcoder_lib.samples import to_samples
@@ -101,8 +101,8 @@ def registry_copy_is_exact(task: Task) -> Finding:
 @_check("corpus_embeddings")
 def embeddings_sound(task: Task) -> Finding:
     """Every sample of the shard has a vector of unit length."""
-    vectors = read_vectors(task.file("corpus_embeddings", VECTORS, task.shard))
-    return quality.embeddings_sound(vectors, task.input("corpus", task.shard).rows)
+    stored = task.file("corpus_embeddings", index.VECTORS, task.shard)
+    return quality.embeddings_sound(index.lengths(stored), task.input("corpus", task.shard).rows)
 
 
 @_check("influence_scores")

@@ -64,7 +64,7 @@ def corpus_embeddings(task: Task) -> None:
     total = task.input("corpus", task.shard_name).rows
     encoder = champion_vectors(task)
     encoder.embed(map(to_samples, read_sample_blocks(table)), total)
-    index.write_segment(map(encoder.vectors, _ids(table)), task.draft.folder)
+    index.write_segment(map(encoder.stored, _ids(table)), task.draft.folder)
     with writing(task.out("ids.parquet")) as ids:
         for block in read_blocks(table, ["sample_id"]):
             ids.add(block)

@@ -53,10 +53,9 @@ class Searcher:
     def search(self, sample: Sample, top: int) -> Answer:
         """The `top` samples with the highest cosine with this one."""
         began = time.perf_counter()
-        (vector,) = self._encoder.encode([sample])
+        (vector,), (truncated,) = self._encoder.read([sample])
         found = self._index.nearest(vector, top)
         milliseconds = 1000 * (time.perf_counter() - began)
-        (truncated,) = self._encoder.truncated([sample])
         return Answer(sample, found, milliseconds, bool(truncated))
 
 

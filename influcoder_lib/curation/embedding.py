@@ -15,12 +15,11 @@ from influcoder_lib.samples import Sample
 _BLOCK = 1024
 
 
-class Encodes(Protocol):
-    """What is asked of an encoder: samples in, unit vectors (n, d) float32 out."""
+class Reads(Protocol):
+    """What is asked of an encoder: samples in; out come unit vectors (n, d) float32, and which
+    samples were cut to fit, (n,) bool."""
 
-    def encode(self, samples: Sequence[Sample]) -> np.ndarray: ...
-
-    def truncated(self, samples: Sequence[Sample]) -> np.ndarray: ...
+    def read(self, samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]: ...
 
 
 class StoredVectors:
@@ -31,7 +30,7 @@ class StoredVectors:
     """
 
     def __init__(
-        self, open_encoder: Callable[[], Encodes], rows: RowStore, say: Callable[[str], None]
+        self, open_encoder: Callable[[], Reads], rows: RowStore, say: Callable[[str], None]
     ) -> None:
         self.open_encoder = open_encoder
         self.rows = rows
@@ -47,10 +46,9 @@ class StoredVectors:
         """Embed and store those of `total` samples, given in blocks, that have no vector yet."""
         begin, before = time.monotonic(), self.computed
         for missing, seen in self._missing(blocks):
-            encoder = self.open_encoder()
+            vectors, truncated = self.open_encoder().read(missing)
             ids = [each.sample_id for each in missing]
-            vectors = index.narrow(encoder.encode(missing))
-            self.rows.append(ids, vectors, encoder.truncated(missing))
+            self.rows.append(ids, index.narrow(vectors), truncated)
             self.computed += len(missing)
             done = self.computed - before
             rate = done / (time.monotonic() - begin)
@@ -59,9 +57,13 @@ class StoredVectors:
 
     def vectors(self, sample_ids: Sequence[str]) -> np.ndarray:
         """Unit vectors (N, d) float32 of samples that were embedded before; (0, d) of none."""
+        return index.widen(self.stored(sample_ids))
+
+    def stored(self, sample_ids: Sequence[str]) -> np.ndarray:
+        """The same as they are stored: (N, d) float16."""
         if not sample_ids:
-            return self.open_encoder().encode([])
-        return index.widen(self.rows.take(sample_ids))
+            return index.narrow(self.open_encoder().read([])[0])
+        return self.rows.take(sample_ids)
 
     def truncated(self, sample_ids: Sequence[str]) -> int:
         """How many of the samples, all embedded before, are longer than the encoder's window."""

@@ -44,15 +44,15 @@ def widen(stored: np.ndarray) -> np.ndarray:
 
 
 def write_segment(blocks: Iterable[np.ndarray], folder: Path) -> int:
-    """Write unit vectors, given as at least one block (n, d) float32, as VECTORS and CODES.
+    """Write unit vectors, at least one block (n, d) as `narrow` gives them, as VECTORS and CODES.
 
     Returns how many there are. No more than a block is held in memory.
     """
     with _growing(folder / VECTORS) as add_vectors, _growing(folder / CODES) as add_codes:
         rows = 0
         for block in blocks:
-            add_vectors(narrow(block))
-            add_codes(_codes(block))
+            add_vectors(block)
+            add_codes(_codes(widen(block)))
             rows += len(block)
     return rows
 
@@ -67,6 +67,16 @@ def read_blocks(path: Path, rows: int) -> Iterator[np.ndarray]:
     stored = _open(path)
     for start in range(0, max(len(stored), 1), rows):
         yield widen(stored[start : start + rows])
+
+
+def lengths(path: Path) -> np.ndarray:
+    """Lengths (N,) float32 of a segment's vectors as they are stored: 1, to float16's rounding."""
+    stored = _open(path)
+    blocks = [
+        np.linalg.norm(stored[start : start + _ROWS_AT_ONCE].astype(np.float32), axis=1)
+        for start in range(0, max(len(stored), 1), _ROWS_AT_ONCE)
+    ]
+    return np.concatenate(blocks)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from sentence_transformers.util import batch_to_device
 from influcoder_lib import fingerprint
 from influcoder_lib.errors import ModelError, StoreError
 from influcoder_lib.samples import Sample
-from influcoder_lib.student.reading import reader_of
+from influcoder_lib.student.reading import Batch, reader_of
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -34,7 +34,7 @@ class InfluenceEncoder:
 
     Only the first `window` tokens of `text_of(sample)`, the tokenizer's special tokens among them,
     are read: the **tail** of the text is cut, so of a sample with a long prompt little or nothing
-    of the response is left. `truncated` says which samples that concerns, so that it can be
+    of the response is left. `read` says which samples that concerns, so that it can be
     counted and reported. `precision` is that of the matrix products in `encode`; the weights are
     float32 whatever it is. A static model (token vectors, no transformer) has no matrix products.
     """
@@ -87,12 +87,21 @@ class InfluenceEncoder:
         (or of one sample), so what a sample's neighbours are changes its vector by float noise
         only: about 1e-7 in float32, 1e-3 in bfloat16. The model is left in evaluation mode.
         """
+        return self.read(samples, batch_tokens)[0]
+
+    def read(
+        self, samples: Sequence[Sample], batch_tokens: int = 2048
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The vectors of `encode`, and which samples are longer than the window and lost their
+        tail: (N,) bool."""
         self.model.eval()
         vectors = np.empty((len(samples), self.dimension), dtype=np.float32)
+        truncated = np.zeros(len(samples), dtype=bool)
         with torch.no_grad(), self.computing_in(self.precision):
-            for rows, block in self._blocks(samples, batch_tokens):
-                vectors[rows] = block.cpu().numpy()
-        return vectors
+            for batch, block in self._blocks(samples, batch_tokens):
+                vectors[batch.rows] = block.cpu().numpy()
+                truncated[batch.rows] = batch.truncated
+        return vectors, truncated
 
     def forward(self, samples: Sequence[Sample], batch_tokens: int = 2048) -> torch.Tensor:
         """Unit vectors (n, d) float32 of n >= 1 samples, differentiable, on the model's device.
@@ -100,18 +109,14 @@ class InfluenceEncoder:
         Batched by length as in `encode`, but the graph holds all of them. Dropout is on exactly
         when `model` is in training mode. An autocast context around the call is respected.
         """
-        rows, blocks = zip(*self._blocks(samples, batch_tokens), strict=True)
-        back = np.argsort(np.concatenate(rows), kind="stable")
+        batches, blocks = zip(*self._blocks(samples, batch_tokens), strict=True)
+        back = np.argsort(np.concatenate([batch.rows for batch in batches]), kind="stable")
         return torch.cat(blocks)[torch.from_numpy(back).to(self.model.device)]
 
     def computing_in(self, precision: Precision) -> AbstractContextManager[Any]:
         """A context in which matrix products are computed in this precision."""
         narrow = precision == "bfloat16"
         return torch.autocast(self.model.device.type, torch.bfloat16, enabled=narrow)
-
-    def truncated(self, samples: Sequence[Sample]) -> np.ndarray:
-        """Which samples are longer than the window and lose their tail: (N,) bool."""
-        return self._reader.truncated([text_of(sample) for sample in samples])
 
     def save(self, folder: Path) -> None:
         """Write a folder that `SentenceTransformer(folder)` loads, with safetensors weights only.
@@ -166,13 +171,13 @@ class InfluenceEncoder:
 
     def _blocks(
         self, samples: Sequence[Sample], batch_tokens: int
-    ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-        """Rows and unit vectors of one batch after another."""
+    ) -> Iterator[tuple[Batch, torch.Tensor]]:
+        """One batch after another with its unit vectors."""
         texts = [text_of(sample) for sample in samples]
-        for rows, inputs in self._reader.batches(texts, batch_tokens):
-            output = self.model(batch_to_device(inputs, self.model.device))
+        for batch in self._reader.batches(texts, batch_tokens):
+            output = self.model(batch_to_device(batch.inputs, self.model.device))
             vectors = output["sentence_embedding"].float()
-            yield rows, torch.nn.functional.normalize(vectors, dim=1)
+            yield batch, torch.nn.functional.normalize(vectors, dim=1)
 
 
 def _refuse_pickles(folder: Path) -> None:

@@ -6,7 +6,7 @@ The first module of a model says which it is: a transformer, or a table of token
 import json
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -24,7 +24,14 @@ _ORIGIN_KEYS = {"_name_or_path", "transformers_version", "architectures", "dtype
 # The tokenizer's threads share a list of texts; a longer one is no faster.
 _STATIC_TEXTS = 1024
 
-Batch = tuple[np.ndarray, dict[str, torch.Tensor]]
+
+class Batch(NamedTuple):
+    """Rows (n,) int64 of the texts, which of them are longer than the window (n,) bool, and the
+    model's inputs for them."""
+
+    rows: np.ndarray
+    truncated: np.ndarray
+    inputs: dict[str, torch.Tensor]
 
 
 class Reader(Protocol):
@@ -33,10 +40,7 @@ class Reader(Protocol):
     window: int
 
     def batches(self, texts: Sequence[str], batch_tokens: int) -> Iterator[Batch]:
-        """Rows (n,) int64 of the texts and the model's inputs for them, batch by batch."""
-
-    def truncated(self, texts: Sequence[str]) -> np.ndarray:
-        """Which texts are longer than the window: (N,) bool."""
+        """All texts, batch by batch."""
 
     def facts(self) -> dict[str, Any]:
         """What shapes a text's tokens and the model's graph, as JSON."""
@@ -78,16 +82,11 @@ class TransformerReader:
     def batches(self, texts: Sequence[str], batch_tokens: int) -> Iterator[Batch]:
         """A batch has at most `batch_tokens` tokens, padding included, or one text."""
         # Reading the lengths apart from the inputs costs 2 % of the time that the model takes.
-        lengths = np.minimum(self._lengths(texts), self.window)
-        for rows in batches_by_length(lengths, batch_tokens):
-            yield (
-                rows,
-                self._model.preprocess([texts[r] for r in rows], prompt=_prefix(self._model)),
-            )
-
-    def truncated(self, texts: Sequence[str]) -> np.ndarray:
-        """Which texts are longer than the window: (N,) bool."""
-        return self._lengths(texts) > self.window
+        lengths = self._lengths(texts)
+        for rows in batches_by_length(np.minimum(lengths, self.window), batch_tokens):
+            own = [texts[row] for row in rows]
+            inputs = self._model.preprocess(own, prompt=_prefix(self._model))
+            yield Batch(rows, lengths[rows] > self.window, inputs)
 
     def facts(self) -> dict[str, Any]:
         """The tokenizer, the transformer's config and the prefix."""
@@ -143,11 +142,8 @@ class StaticReader:
             flat = np.fromiter(chain.from_iterable(tokens), np.int64, ends[-1])
             offsets = np.concatenate([[0], ends[:-1]])
             inputs = {"input_ids": torch.from_numpy(flat), "offsets": torch.from_numpy(offsets)}
-            yield np.arange(start, start + len(tokens)), inputs
-
-    def truncated(self, texts: Sequence[str]) -> np.ndarray:
-        """Which texts are longer than the window: (N,) bool."""
-        return np.array([bool(each.overflowing) for each in self._encodings(texts)], dtype=bool)
+            truncated = np.array([bool(each.overflowing) for each in encodings])
+            yield Batch(np.arange(start, start + len(tokens)), truncated, inputs)
 
     def facts(self) -> dict[str, Any]:
         """The tokenizer and the prefix."""

@@ -308,7 +308,7 @@ def _write(path: Path, value: Any) -> None:
     if path.suffix == ".parquet":
         value.write_parquet(path)
     elif path.name == VECTORS:
-        write_segment([value], path.parent)
+        write_segment([narrow(value)], path.parent)
     elif path.suffix == ".npy":
         np.save(path, value)
     else:

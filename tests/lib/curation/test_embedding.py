@@ -20,12 +20,10 @@ class Counting:
     def __init__(self) -> None:
         self.met: Counter[str] = Counter()
 
-    def encode(self, samples):
+    def read(self, samples):
         self.met.update(each.sample_id for each in samples)
-        return np.array([vector(each) for each in samples], np.float32).reshape(-1, 2)
-
-    def truncated(self, samples):
-        return np.array(["long" in each.response for each in samples], bool)
+        vectors = np.array([vector(each) for each in samples], np.float32).reshape(-1, 2)
+        return vectors, np.array(["long" in each.response for each in samples], bool)
 
 
 def vector(sample: Sample) -> list[float]:

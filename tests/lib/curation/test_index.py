@@ -16,7 +16,7 @@ def unit(rows: int, width: int, seed: int) -> np.ndarray:
 
 def segment(folder: Path, *blocks: np.ndarray) -> tuple[Path, Path]:
     folder.mkdir()
-    assert index.write_segment(blocks, folder) == sum(map(len, blocks))
+    assert index.write_segment(map(index.narrow, blocks), folder) == sum(map(len, blocks))
     return folder / VECTORS, folder / CODES
 
 

@@ -74,7 +74,7 @@ def test_different_samples_have_different_vectors(encoder: InfluenceEncoder) -> 
 
 def test_no_samples_give_an_empty_matrix(encoder: InfluenceEncoder) -> None:
     assert encoder.encode([]).shape == (0, 32)
-    assert encoder.truncated([]).shape == (0,)
+    assert encoder.read([])[1].shape == (0,)
 
 
 def test_forward_agrees_with_encode_and_has_gradients(folder: Path) -> None:
@@ -95,7 +95,7 @@ def test_encode_switches_dropout_off(folder: Path) -> None:
 def test_truncation_cuts_the_tail_and_is_reported(folder: Path) -> None:
     encoder = InfluenceEncoder.load(folder, 8)  # [CLS], six words, [SEP]
     fits, over = Sample("1", "a b c", "d e f"), Sample("2", "a b c", "d e f g")
-    assert encoder.truncated([over, fits]).tolist() == [True, False]
+    assert encoder.read([over, fits])[1].tolist() == [True, False]
     np.testing.assert_allclose(encoder.encode([over]), encoder.encode([fits]), atol=1e-6)
 
 
@@ -177,7 +177,7 @@ def test_the_model_s_own_prefix_is_kept(folder: Path, tmp_path: Path) -> None:
     bare, with_prefix = InfluenceEncoder.load(folder, 9), InfluenceEncoder.load(prefixed, 9)
     sample, spelled = Sample("1", "a b", "c d e"), Sample("2", "is the a b", "c d e")
     np.testing.assert_allclose(with_prefix.encode([sample]), bare.encode([spelled]), atol=1e-6)
-    assert with_prefix.truncated([Sample("3", "a b", "c d e f")]).tolist() == [True]
+    assert with_prefix.read([Sample("3", "a b", "c d e f")])[1].tolist() == [True]
 
 
 def test_a_folder_without_normalize_still_gives_unit_vectors(folder: Path, tmp_path: Path) -> None:

@@ -65,9 +65,9 @@ def test_a_vector_is_the_mean_of_the_tokens_that_are_read(static: InfluenceEncod
 
 def test_the_tail_beyond_the_window_is_cut_and_reported(static: InfluenceEncoder) -> None:
     fits, over = Sample("1", "a b c", "a " * 9), Sample("2", "a b c", "a " * 9 + "dog")
-    assert static.truncated([over, fits]).tolist() == [True, False]
+    assert static.read([over, fits])[1].tolist() == [True, False]
     np.testing.assert_array_equal(static.encode([over]), static.encode([fits]))
-    assert static.truncated([]).shape == (0,)
+    assert static.read([])[1].shape == (0,)
     assert static.encode([]).shape == (0, 32)
 
 
