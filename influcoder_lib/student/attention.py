@@ -1,29 +1,41 @@
-"""Attention of an encoder on a CPU: plain matrix products, a few rows of a batch at a time.
+"""Attention of BERT-like encoders on a CPU, over texts that lie end to end, so nothing is padded.
 
 The fused CPU kernel is slow on heads as narrow as those of sentence encoders, above all backward.
-Blocks that stay in a core's cache are a little faster forward, and much faster backward.
+Plain products over one text at a time stay in a core's cache, and need no mask.
 """
 
+from itertools import pairwise
 from typing import Any
 
 import torch
+from sentence_transformers.models import Transformer
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, DataCollatorWithFlattening
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import eager_mask
+from transformers.masking_utils import sdpa_mask
 
-NAME = "influcoder_rows"
-_BLOCK_NUMBERS = 1 << 19
+NAME = "influcoder_texts"
+# Tokens see each other through full attention alone, and their places through a table.
+_ARCHITECTURES = {"bert", "camembert", "electra", "roberta", "xlm-roberta"}
 _LONGEST = 1024
 
 
-def select(model: Any) -> None:
-    """Choose the attention of an encoder whose weights are on the CPU.
+def select(transformer: Transformer) -> None:
+    """Let an encoder of a known architecture whose weights are on the CPU use this attention.
 
-    Architectures whose attention is more than softmax, or not interchangeable, keep their own.
+    sentence-transformers lays texts end to end for flash attention only, so it is told to.
     """
-    if model.device.type == "cpu" and model._supports_sdpa and model._supports_attention_backend:
-        model.set_attn_implementation(NAME)
+    model = transformer.auto_model
+    if model.device.type != "cpu" or model.config.model_type not in _ARCHITECTURES:
+        return
+    model.set_attn_implementation(NAME)
+    transformer.data_collator = DataCollatorWithFlattening(
+        return_seq_idx=True, return_flash_attn_kwargs=True, return_position_ids=True
+    )
+    if transformer.model_forward_params is not None:
+        transformer.model_forward_params.add("cu_seq_lens_q")
+    transformer._flatten_position_offset = transformer._infer_flatten_position_offset()
+    transformer.can_flatten_inputs = True
 
 
 def _attend(
@@ -34,52 +46,37 @@ def _attend(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
+    cu_seq_lens_q: Tensor | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention function: heads (n, H, T, d) in, (n, T, H, d) out.
 
-    The mask (n, 1, T, T) is added to the logits. Long rows, whose logits would fill the memory,
-    and grouped heads take the fused kernel.
+    `cu_seq_lens_q` (texts + 1,) int32: where each text begins in the one row, and where the last
+    ends. Without it rows are padded, as of a call that is not ours, and take the fused kernel.
     """
-    if query.shape[2] > _LONGEST or query.shape[1] != key.shape[1]:
+    if cu_seq_lens_q is None:
         return sdpa_attention_forward(
-            module,
-            query,
-            key,
-            value,
-            attention_mask,
-            dropout=dropout,
-            scaling=scaling,
-            **{**options, "is_causal": False},
+            module, query, key, value, attention_mask, dropout, scaling, **options
         )
     query = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    step = max(1, _BLOCK_NUMBERS // query[0, :, :, 0].numel() // key.shape[2])
-    blocks = [
-        _products(
-            query[start : start + step],
-            key[start : start + step],
-            value[start : start + step],
-            None if attention_mask is None else attention_mask[start : start + step],
-            dropout,
-        )
-        for start in range(0, len(query), step)
+    outputs = [
+        _of_text(query[:, :, a:b], key[:, :, a:b], value[:, :, a:b], dropout)
+        for a, b in pairwise(cu_seq_lens_q.tolist())
     ]
-    return torch.cat(blocks), None
+    return torch.cat(outputs, dim=2).transpose(1, 2), None
 
 
-def _products(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float
-) -> Tensor:
-    rows, heads = query.shape[:2]
-    q, k, v = (x.flatten(0, 1) for x in (query, key, value))
-    logits = torch.bmm(q, k.mT).unflatten(0, (rows, heads))
-    if mask is not None:
-        logits += mask
-    shares = torch.softmax(logits, dim=-1)
+def _of_text(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
+    """Attention (1, H, t, d) of a text of t tokens; the logits of a long one would fill memory."""
+    if query.shape[2] > _LONGEST:
+        return torch.nn.functional.scaled_dot_product_attention(
+            query, key, value, dropout_p=dropout, scale=1.0
+        )
+    shares = torch.softmax(torch.matmul(query, key.mT), dim=-1)
     if dropout:
         shares = torch.nn.functional.dropout(shares, dropout)
-    return torch.bmm(shares.flatten(0, 1), v).unflatten(0, (rows, heads)).transpose(1, 2)
+    return torch.matmul(shares, value)
 
 
 AttentionInterface.register(NAME, _attend)
-AttentionMaskInterface.register(NAME, eager_mask)
+AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -67,7 +67,7 @@ def reader_of(model: SentenceTransformer, window: int | None = None) -> Reader:
 
 
 class TransformerReader:
-    """Pads texts of like length together; the tail of a long one is cut, special tokens stay."""
+    """Takes texts of like length together; the tail of a long one is cut, special tokens stay."""
 
     def __init__(self, model: SentenceTransformer, window: int | None) -> None:
         self._model = model
@@ -77,7 +77,7 @@ class TransformerReader:
             _check_window(window, positions if known else None)
             model.max_seq_length = window
         self.window = int(model.max_seq_length)
-        attention.select(model[0].auto_model)
+        attention.select(model[0])
 
     def batches(self, texts: Sequence[str], batch_tokens: int) -> Iterator[Batch]:
         """A batch has at most `batch_tokens` tokens, padding included, or one text."""
