@@ -1,27 +1,25 @@
-"""Embedding of texts by all-MiniLM-L6-v2: speed, agreement of scores, fidelity, a whole corpus.
+"""Embedding of texts by all-MiniLM-L6-v2 and its students: speed, agreement, a whole corpus.
 
   stock           SentenceTransformer.encode as it comes: float32, its own window
   stock, window   the same with our window, so that both read the same tokens
   float32         ours in float32
   bfloat16        ours as the pipeline uses it
+  parts           the student that knows prompt from response, as the pipeline uses it
   static          the static student: a table of token vectors, no transformer
 
   speed     texts of the toxicity pool in chunks; all do one chunk before any does the next, and
             the first is the warm-up. Agreement: Spearman with the scores of the stock encoder,
             mean and maximum over the pool's 10 queries. A token is counted as 2 operations a
             weight of the linear layers; attention is not credited.
-  fidelity  both students trained on train x train of the precomputed teacher gradients, judged on
-            dev x dev against the centred truth; mean and spread over the seeds
   corpus    Dolly's texts recombined: read, tokenised, embedded, stored and written as a segment,
             in a process of its own
 
-The default takes about half an hour on two cores, of which the corpus takes 20 minutes; a chunk
-is as long as what the pipeline embeds at once.
+The students are untrained: training changes no cost. The default takes about half an hour on two
+cores, of which the corpus takes 20 minutes; a chunk is as long as what the pipeline embeds at once.
 `--only speed --texts 192 --chunks 3` takes less than a minute.
 """
 
 import argparse
-import dataclasses
 import statistics
 import tempfile
 import time
@@ -40,21 +38,17 @@ from influcoder_assets.settings_models import EncoderSettings
 from influcoder_lib import models
 from influcoder_lib.curation import index
 from influcoder_lib.curation.embedding import StoredVectors
-from influcoder_lib.evaluation.baselines import encoder, length
-from influcoder_lib.evaluation.held_out import Block
 from influcoder_lib.ingest import Columns, ingest
 from influcoder_lib.metrics import spearman_rows
 from influcoder_lib.rows import open_rows
 from influcoder_lib.samples import Sample, read_sample_blocks, to_samples
-from influcoder_lib.student.distillation import TrainingSet, distill
-from influcoder_lib.student.encoder import InfluenceEncoder, text_of
-from influcoder_lib.student.recipes import LEARNING_RATES, RECIPES
+from influcoder_lib.student.encoder import InfluenceEncoder
+from influcoder_lib.student.parts import parts_of
+from influcoder_lib.student.reading import text_of
 from influcoder_lib.student.static import static_of
 
-TABLES = ("speed", "fidelity", "corpus")
+TABLES = ("speed", "corpus")
 _SETTINGS = EncoderSettings()
-# Of the train split, so much chooses the best epoch.
-_VALIDATION = 0.2
 
 Encode = Callable[[Sequence[Sample]], np.ndarray]
 
@@ -73,8 +67,6 @@ def main() -> None:
                 figures += corpus(given, name, folder, Path(made, f"{name}-corpus"))
         if "speed" in given.only:
             figures += speed(given, folders, ceilings)
-        if "fidelity" in given.only:
-            figures += fidelity(given, folders)
     measure.show(figures, given.json)
 
 
@@ -85,8 +77,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES)
     parser.add_argument("--texts", type=int, default=4096, help="texts of the speed table")
     parser.add_argument("--chunks", type=int, default=4, help="at least 2; one is the warm-up")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds of the fidelity table")
-    parser.add_argument("--epochs", type=int, default=_SETTINGS.epochs)
     parser.add_argument("--rows", type=int, default=100_000, help="rows of the corpus")
     given = parser.parse_args()
     if not 2 <= given.chunks <= given.texts:
@@ -95,12 +85,13 @@ def arguments() -> argparse.Namespace:
 
 
 def students(made: Path) -> dict[str, Path]:
-    """Folders of the transformer and of the untrained static student made of it."""
+    """Folders of the transformer and of the untrained students made of it."""
     packaged = models.check_encoder(models.locate(_SETTINGS.path, Path()))
     base = InfluenceEncoder.load(packaged, _SETTINGS.window)
     taken = measure.seconds(lambda: static_of(base).save(made / "static"))
     measure.say(f"static student made in {taken:.1f} s")
-    return {"transformer": packaged, "static": made / "static"}
+    parts_of(base, _SETTINGS.dimension, 0).save(made / "parts")
+    return {"transformer": packaged, "parts": made / "parts", "static": made / "static"}
 
 
 def speed(
@@ -138,9 +129,10 @@ def speed(
         ratios = [rate / stock for rate, stock in zip(found, rates["stock"], strict=True)]
         yield measure.figure(title, name, "speed", ratios, "x stock")
         if name != "static":
-            dtype = "bfloat16" if name == "bfloat16" else "float32"
+            dtype = "bfloat16" if name in ("bfloat16", "parts") else "float32"
             shares = [100 * rate * operations / ceilings[dtype].value for rate in per_second]
             yield measure.figure(title, name, "of the dtype's matmul rate", shares, "%")
+        if name in ("stock, window", "float32", "bfloat16"):
             for statistic in ("mean", "max"):
                 both = [getattr(scores[each], statistic)(axis=1)[None] for each in (name, "stock")]
                 value = float(spearman_rows(*both)[0])
@@ -159,6 +151,7 @@ def encoders(folders: dict[str, Path]) -> dict[str, Encode]:
         "stock, window": lambda given: same.encode([text_of(each) for each in given]),
         "float32": InfluenceEncoder.load(packaged, window, "float32").encode,
         "bfloat16": InfluenceEncoder.load(packaged, window).encode,
+        "parts": InfluenceEncoder.load(folders["parts"], window).encode,
         "static": InfluenceEncoder.load(folders["static"], window).encode,
     }
 
@@ -182,69 +175,6 @@ def linear_weights(reader: InfluenceEncoder) -> int:
     """Weights that every token is multiplied with; a pooler over one token is none of them."""
     layers = reader.model[0].auto_model.encoder.modules()
     return sum(each.weight.numel() for each in layers if isinstance(each, nn.Linear))
-
-
-def fidelity(given: argparse.Namespace, folders: dict[str, Path]) -> Iterator[Figure]:
-    """Both students before and after training, beside length alone."""
-    train, validation, test = blocks(given.data / "fidelity")
-    fitted = length.fit(train.queries, train.candidates, train.influence)
-    scores = {
-        each.name: [each.scores(test.queries, test.candidates)]
-        for each in (length.ResponseLength(), fitted)
-    }
-    for name, folder in folders.items():
-        start = InfluenceEncoder.load(folder, _SETTINGS.window)
-        scores[f"{name}, untrained"] = [cosines(start, test)]
-        recipe = dataclasses.replace(
-            RECIPES[_SETTINGS.recipe],
-            epochs=given.epochs,
-            learning_rate=LEARNING_RATES[name],
-        )
-        scores[name] = []
-        for seed in range(given.seeds):
-            sets = (training_set(block) for block in (train, validation))
-            done = distill(start, *sets, recipe, seed, lambda log: measure.say(str(log)))
-            scores[name].append(cosines(done.encoder, test))
-    for name, found in scores.items():
-        figures = [dataclasses.asdict(test.fidelity(each)) for each in found]
-        for metric in figures[0]:
-            values = [each[metric] for each in figures]
-            spread = statistics.stdev(values) if len(values) > 1 else None
-            label = metric.replace("_", " ")
-            yield Figure("fidelity", name, label, statistics.mean(values), spread, "")
-
-
-def blocks(folder: Path) -> tuple[Block, Block, Block]:
-    """Train, validation (a seeded part of train x train) and test (dev x dev)."""
-    queries = samples(folder / "queries.parquet", None, "target")
-    candidates = samples(folder / "candidates.parquet", None)
-    influence = np.load(folder / "influence_centred.npy")
-    draw = np.random.default_rng(0)
-    parts = []
-    for name in ("queries", "candidates"):
-        split = pl.read_parquet(folder / f"{name}.parquet")["split"].to_numpy()
-        train = draw.permutation(np.flatnonzero(split == "train"))
-        cut = round(_VALIDATION * len(train))
-        parts.append((np.sort(train[cut:]), np.sort(train[:cut]), np.flatnonzero(split == "dev")))
-    first, second, third = (
-        Block(
-            [queries[row] for row in rows],
-            [candidates[column] for column in columns],
-            np.ascontiguousarray(influence[np.ix_(rows, columns)]),
-        )
-        for rows, columns in zip(*parts, strict=True)
-    )
-    return first, second, third
-
-
-def training_set(block: Block) -> TrainingSet:
-    """A block to distill from."""
-    return TrainingSet(block.queries, block.candidates, block.influence)
-
-
-def cosines(one: InfluenceEncoder, block: Block) -> np.ndarray:
-    """Scores (Q, N) of a block."""
-    return encoder.EncoderCosine(one).scores(block.queries, block.candidates)
 
 
 def corpus(given: argparse.Namespace, name: str, folder: Path, made: Path) -> Iterator[Figure]:

@@ -22,15 +22,16 @@ from influcoder_lib.report.model import Table
 from influcoder_lib.report.training import training_picture
 from influcoder_lib.rows import FORMAT, open_rows
 from influcoder_lib.samples import to_samples
-from influcoder_lib.student.distillation import EpochLog, TrainingSet, distill
+from influcoder_lib.student.distillation import EpochLog, distill
 from influcoder_lib.student.encoder import InfluenceEncoder
-from influcoder_lib.student.recipes import LEARNING_RATES, RECIPES, Recipe
+from influcoder_lib.student.objectives import TrainingSet
+from influcoder_lib.student.parts import parts_of
+from influcoder_lib.student.recipes import RECIPES, STATIC_RATE, Recipe
 from influcoder_lib.student.static import static_of
 from influcoder_lib.teacher.distillation_set import DistillationSet
 from influcoder_lib.teacher.engine import close_teacher
 
 _EMBEDDING_CODE = "2"
-_STARTS = {"transformer": InfluenceEncoder.copy, "static": static_of}
 
 
 @asset_maker(
@@ -46,18 +47,17 @@ def influence_encoder(task: Task) -> None:
     One is trained a seed; the one best on the validation split is the challenger."""
     settings = task.settings.encoder
     close_teacher()
-    train, validation = (_block(task, split) for split in ("train", "validation"))
+    train, validation = (_training_set(task, split) for split in ("train", "validation"))
     base = _open_base(task)
-    start = _STARTS[settings.architecture](base)
     logs: dict[int, list[EpochLog]] = {}
     best: dict[int, EpochLog] = {}
     fingerprints: dict[str, str] = {}
     for seed in settings.seeds:
         trained = distill(
-            start,
-            _training_set(train),
-            _training_set(validation),
-            _recipe(settings),
+            _start(base, settings, seed),
+            train,
+            validation,
+            training_recipe(settings),
             seed,
             functools.partial(_say_epoch, task, seed),
         )
@@ -155,14 +155,29 @@ def _block(task: Task, split: str) -> Block:
     return Block.of(frozen, np.load(task.file("teacher_rankings", "influence.npy")), split)
 
 
-def _training_set(block: Block) -> TrainingSet:
-    return TrainingSet(block.queries, block.candidates, block.influence)
+def _training_set(task: Task, split: str) -> TrainingSet:
+    frozen = DistillationSet.load(task.folder("distillation_set"))
+    features = frozen.unit_features(task.settings.distillation.influence)
+    samples = frozen.query_part(split).samples, frozen.candidate_part(split).samples
+    chosen = [(side["split"] == split).to_numpy() for side in (frozen.queries, frozen.candidates)]
+    return TrainingSet(*samples, *(each[rows] for each, rows in zip(features, chosen, strict=True)))
 
 
-def _recipe(settings: EncoderSettings) -> Recipe:
-    own = settings.model_dump(exclude={"path", "architecture", "window", "seeds", "recipe"})
-    own["learning_rate"] = settings.learning_rate or LEARNING_RATES[settings.architecture]
-    return dataclasses.replace(RECIPES[settings.recipe], **own)
+def _start(base: InfluenceEncoder, settings: EncoderSettings, seed: int) -> InfluenceEncoder:
+    """The student before training."""
+    if settings.architecture == "parts":
+        return parts_of(base, settings.dimension, seed)
+    return static_of(base) if settings.architecture == "static" else base
+
+
+def training_recipe(settings: EncoderSettings) -> Recipe:
+    """The named recipe with what the settings change of it."""
+    recipe = RECIPES[settings.recipe]
+    if settings.architecture == "static":
+        recipe = dataclasses.replace(recipe, learning_rate=STATIC_RATE)
+    names = {each.name for each in dataclasses.fields(Recipe)}
+    own = settings.model_dump(include=names, exclude_none=True)
+    return dataclasses.replace(recipe, **own)
 
 
 def _open_base(task: Task) -> InfluenceEncoder:
@@ -195,12 +210,11 @@ def _load(folder: Path, window: int) -> InfluenceEncoder:
 
 
 def _say_epoch(task: Task, seed: int, epoch: EpochLog) -> None:
-    settings = task.settings.encoder
-    seeds = settings.seeds
+    seeds, epochs = task.settings.encoder.seeds, training_recipe(task.settings.encoder).epochs
     loss = "untrained" if epoch.loss is None else f"loss {epoch.loss:.3f}"
-    left = settings.epochs - epoch.epoch + settings.epochs * (len(seeds) - 1 - seeds.index(seed))
+    left = epochs - epoch.epoch + epochs * (len(seeds) - 1 - seeds.index(seed))
     task.say(
-        f"seed {seed}, epoch {epoch.epoch} of {settings.epochs}: {loss}, validation "
+        f"seed {seed}, epoch {epoch.epoch} of {epochs}: {loss}, validation "
         f"{epoch.validation_per_query:.3f} per query, {epoch.validation_aggregated:.3f} aggregated"
         f", {left * epoch.seconds:.0f} s left"
     )

@@ -151,17 +151,27 @@ class EncoderSettings(Section):
         description="Sentence encoder that training starts from.",
         json_schema_extra={"allowed": "a packaged encoder's name, a folder, or a hub name"},
     )
-    architecture: Literal["transformer", "static"] = Field(
-        default="transformer",
-        description="transformer: the sentence encoder itself is trained; static: a table of its"
-        " vectors of single tokens, 50 times as fast, which cannot know the order of words.",
+    architecture: Literal["parts", "transformer", "static"] = Field(
+        default="parts",
+        description="parts: the encoder's transformer under a new head that knows prompt, response"
+        " and their lengths; transformer: the encoder as it is; static: a table of its vectors of"
+        " single tokens, 50 times as fast, which cannot know the order of words.",
+    )
+    dimension: int = Field(
+        default=96,
+        ge=8,
+        le=4096,
+        multiple_of=8,
+        description="Numbers of a vector of the architecture parts; others have the encoder's own.",
+        json_schema_extra={"allowed": "a multiple of 8, at least 8, at most 4096"},
     )
     window: int = Field(
         default=256, ge=8, le=131_072, description="Longest sample in tokens; the rest is cut."
     )
-    recipe: Literal["reference", "lean"] = Field(
-        default="lean",
-        description="Training recipe; reference is the published one, lean the same without"
+    recipe: Literal["features", "reference", "lean"] = Field(
+        default="features",
+        description="Training recipe. features: each sample's vector follows the sample's whole"
+        " gradient feature; reference: blocks of cosines, as published; lean: the same without"
         " dropout and in bfloat16.",
     )
     seeds: tuple[Seed, ...] = Field(
@@ -171,31 +181,42 @@ class EncoderSettings(Section):
         description="One encoder is trained for each seed; the report gives mean and spread.",
         json_schema_extra={"allowed": "a list of different whole numbers, at least one"},
     )
-    epochs: int = Field(default=8, ge=1, le=1000, description="Passes over the train split.")
+    epochs: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        default=None,
+        description="Passes over the train split; null: the recipe's own.",
+        json_schema_extra={"allowed": "a whole number, at least 1, at most 1000, or null"},
+    )
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = Field(
         default=None,
-        description="Highest learning rate, reached after warm-up; null: 5.0e-5 for a transformer,"
+        description="Highest learning rate, reached after warm-up; null: the recipe's own, and"
         " 1.0e-2 for a static encoder.",
         json_schema_extra={"allowed": "a number, more than 0, at most 1, or null"},
     )
-    queries_per_step: int = Field(default=8, ge=1, le=4096, description="Queries in one step.")
-    candidates_per_step: int = Field(
-        default=16, ge=2, le=65_536, description="Candidates in one step."
+    queries_per_step: Annotated[int, Field(ge=1, le=4096)] | None = Field(
+        default=None,
+        description="Queries in one step; null: the recipe's own.",
+        json_schema_extra={"allowed": "a whole number, at least 1, at most 4096, or null"},
+    )
+    candidates_per_step: Annotated[int, Field(ge=2, le=65_536)] | None = Field(
+        default=None,
+        description="Candidates in one step; null: the recipe's own.",
+        json_schema_extra={"allowed": "a whole number, at least 2, at most 65536, or null"},
     )
     alpha: float = Field(
         default=0.5,
         ge=0,
         le=1,
-        description="Weight of the correlation loss; the ranking loss has the rest.",
+        description="Weight of the correlation loss in blocks of cosines; the ranking loss has the"
+        " rest.",
     )
     temperature: float = Field(
-        default=0.05, gt=0, le=10, description="Temperature of the ranking loss."
+        default=0.05, gt=0, le=10, description="Temperature of the ranking loss of blocks."
     )
     hard_share: float = Field(
         default=0.0,
         ge=0,
         lt=1,
-        description="Share of a step's candidates taken from the most influential ones.",
+        description="Share of a block's candidates taken from the most influential ones.",
     )
 
     @field_validator("seeds")

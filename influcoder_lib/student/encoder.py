@@ -1,7 +1,7 @@
 """The influence encoder: samples in, unit vectors out; load, save and fingerprint.
 
-It wraps a sentence-transformers model, and what it saves is a plain sentence-transformers folder.
-What a student makes of prompt and response is decided here and nowhere else (`text_of`).
+It wraps a sentence-transformers model; what a student makes of prompt and response is its reader's
+affair (`reading.py`).
 """
 
 import copy
@@ -17,26 +17,23 @@ from sentence_transformers.models import Normalize
 from sentence_transformers.util import batch_to_device
 
 from influcoder_lib import fingerprint
-from influcoder_lib.errors import ModelError, StoreError
+from influcoder_lib.errors import StoreError
 from influcoder_lib.samples import Sample
+from influcoder_lib.student.folder import open_model
 from influcoder_lib.student.reading import Batch, reader_of
 
 Precision = Literal["float32", "bfloat16"]
 
 
-def text_of(sample: Sample) -> str:
-    """What the encoder reads of a sample: prompt, newline, response (the published student)."""
-    return f"{sample.prompt}\n{sample.response}"
-
-
 class InfluenceEncoder:
     """A text encoder whose cosines are to follow influence; queries and candidates alike.
 
-    Only the first `window` tokens of `text_of(sample)`, the tokenizer's special tokens among them,
-    are read: the **tail** of the text is cut, so of a sample with a long prompt little or nothing
-    of the response is left. `read` says which samples that concerns, so that it can be
-    counted and reported. `precision` is that of the matrix products in `encode`; the weights are
-    float32 whatever it is. A static model (token vectors, no transformer) has no matrix products.
+    At most `window` tokens of a sample are read, the tokenizer's special tokens among them. Of one
+    text (`text_of`) the **tail** is cut, so of a sample with a long prompt little or nothing of the
+    response is left; a student that knows the parts keeps some of both. `read` says which samples
+    that concerns, so that it can be counted and reported. `precision` is that of the matrix
+    products in `encode`; the weights are float32 whatever it is. A static model (token vectors, no
+    transformer) has no matrix products.
     """
 
     def __init__(
@@ -64,18 +61,7 @@ class InfluenceEncoder:
                 no tokenizer that can be used, or cuts its vectors (`truncate_dim`).
             SettingsError: the window is below 3 tokens or beyond the encoder's positions.
         """
-        _refuse_pickles(folder)
-        try:
-            model = SentenceTransformer(
-                str(folder.resolve(strict=True)),
-                device="cuda" if torch.cuda.is_available() else "cpu",
-                trust_remote_code=False,
-                local_files_only=True,
-                model_kwargs={"use_safetensors": True, "dtype": torch.float32},
-            )
-        except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
-            raise ModelError(f"The encoder cannot be loaded: {error}", where=str(folder)) from error
-        _refuse_cut_vectors(model, folder)
+        model = open_model(folder)
         if not isinstance(model[-1], Normalize):
             model.append(Normalize())
         return cls(model.eval(), window, precision)
@@ -119,10 +105,11 @@ class InfluenceEncoder:
         return torch.autocast(self.model.device.type, torch.bfloat16, enabled=narrow)
 
     def save(self, folder: Path) -> None:
-        """Write a folder that `SentenceTransformer(folder)` loads, with safetensors weights only.
+        """Write a folder that `load` reads, with safetensors weights only.
 
-        There, encoding the text `prompt + newline + response` gives the same vectors. Equal
-        encoders write equal bytes, given equal versions of the libraries.
+        Without a head of ours `SentenceTransformer(folder)` loads it too, and there the text
+        `prompt + newline + response` has the same vector. Equal encoders write equal bytes, given
+        equal versions of the libraries.
 
         Raises:
             StoreError: the folder is not empty.
@@ -164,7 +151,6 @@ class InfluenceEncoder:
                 "modules": [_module_facts(module) for module in self.model],
                 "window": self.window,
                 "precision": self.precision,
-                "text": text_of(Sample("", "prompt", "response")),
                 **self._reader.facts(),
             }
         )
@@ -173,32 +159,10 @@ class InfluenceEncoder:
         self, samples: Sequence[Sample], batch_tokens: int
     ) -> Iterator[tuple[Batch, torch.Tensor]]:
         """One batch after another with its unit vectors."""
-        texts = [text_of(sample) for sample in samples]
-        for batch in self._reader.batches(texts, batch_tokens):
+        for batch in self._reader.batches(samples, batch_tokens):
             output = self.model(batch_to_device(batch.inputs, self.model.device))
             vectors = output["sentence_embedding"].float()
             yield batch, torch.nn.functional.normalize(vectors, dim=1)
-
-
-def _refuse_pickles(folder: Path) -> None:
-    """sentence-transformers falls back to a pickle for a module that has no safetensors file."""
-    for path in sorted(folder.rglob("pytorch_model.bin")):
-        if not (path.parent / "model.safetensors").is_file():
-            raise ModelError(
-                "A module of the encoder has its weights only as a pickle.",
-                where=str(path),
-                allowed="model.safetensors: a pickle can run code when it is read",
-                fix="load and save the encoder once with sentence-transformers",
-            )
-
-
-def _refuse_cut_vectors(model: SentenceTransformer, folder: Path) -> None:
-    if model.truncate_dim is not None:
-        raise ModelError(
-            f"The encoder cuts its vectors to {model.truncate_dim} numbers.",
-            where=f"{folder / 'config_sentence_transformers.json'}, key truncate_dim",
-            fix="remove the key: all of a vector is used",
-        )
 
 
 def _module_facts(module: Any) -> dict[str, Any]:

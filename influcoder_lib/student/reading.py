@@ -1,6 +1,7 @@
-"""How texts become a sentence-transformers model's inputs: one reader for each kind of model.
+"""How samples become a sentence-transformers model's inputs: one reader for each kind of model.
 
-The first module of a model says which it is: a transformer, or a table of token vectors (static).
+Its modules say which kind a model is: a table of token vectors (static), a transformer that reads
+one text, or a transformer whose head wants prompt and response apart (parts).
 """
 
 import json
@@ -16,17 +17,29 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from influcoder_lib.errors import ModelError, SettingsError
+from influcoder_lib.samples import Sample
 from influcoder_lib.student import attention
+from influcoder_lib.student.head import PARTS, PartsHead
 
 # Facts about where a model came from and what wrote it: they change no vector.
 _ORIGIN_KEYS = {"_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype"}
+
+# Special tokens about prompt and response.
+_FRAME = ("start", "end of prompt", "end of response")
+
+_EXAMPLE = Sample("", "prompt", "response")
 
 # The tokenizer's threads share a list of texts; a longer one is no faster.
 _STATIC_TEXTS = 1024
 
 
+def text_of(sample: Sample) -> str:
+    """A sample as one text: prompt, newline, response (the published student)."""
+    return f"{sample.prompt}\n{sample.response}"
+
+
 class Batch(NamedTuple):
-    """Rows (n,) int64 of the texts, which of them are longer than the window (n,) bool, and the
+    """Rows (n,) int64 of the samples, which of them are longer than the window (n,) bool, and the
     model's inputs for them."""
 
     rows: np.ndarray
@@ -35,15 +48,15 @@ class Batch(NamedTuple):
 
 
 class Reader(Protocol):
-    """Reads texts for one model. Its `window` is the most tokens read, special ones included."""
+    """Reads samples for one model. Its `window` is the most tokens read, special ones included."""
 
     window: int
 
-    def batches(self, texts: Sequence[str], batch_tokens: int) -> Iterator[Batch]:
-        """All texts, batch by batch."""
+    def batches(self, samples: Sequence[Sample], batch_tokens: int) -> Iterator[Batch]:
+        """All samples, batch by batch."""
 
     def facts(self) -> dict[str, Any]:
-        """What shapes a text's tokens and the model's graph, as JSON."""
+        """What shapes a sample's tokens and the model's graph, as JSON."""
 
     def reset(self) -> None:
         """Undo what reading left in a tokenizer and would be saved with it."""
@@ -59,7 +72,8 @@ def reader_of(model: SentenceTransformer, window: int | None = None) -> Reader:
     if isinstance(model[0], StaticEmbedding):
         return StaticReader(model, window)
     if isinstance(getattr(model, "tokenizer", None), PreTrainedTokenizerBase):
-        return TransformerReader(model, window)
+        has_parts = any(isinstance(module, PartsHead) for module in model)
+        return (PartsReader if has_parts else TransformerReader)(model, window)
     raise ModelError(
         "The encoder has no tokenizer that could be used.",
         allowed="an encoder whose first module is a Transformer or a StaticEmbedding",
@@ -79,8 +93,9 @@ class TransformerReader:
         self.window = int(model.max_seq_length)
         attention.select(model[0])
 
-    def batches(self, texts: Sequence[str], batch_tokens: int) -> Iterator[Batch]:
-        """A batch has at most `batch_tokens` tokens, padding included, or one text."""
+    def batches(self, samples: Sequence[Sample], batch_tokens: int) -> Iterator[Batch]:
+        """A batch has at most `batch_tokens` tokens, padding included, or one sample."""
+        texts = [text_of(sample) for sample in samples]
         # Reading the lengths apart from the inputs costs 2 % of the time that the model takes.
         lengths = self._lengths(texts)
         for rows in batches_by_length(np.minimum(lengths, self.window), batch_tokens):
@@ -89,10 +104,11 @@ class TransformerReader:
             yield Batch(rows, lengths[rows] > self.window, inputs)
 
     def facts(self) -> dict[str, Any]:
-        """The tokenizer, the transformer's config and the prefix."""
+        """The tokenizer, the transformer's config, the prefix and the text."""
         tokenizer = self._model.tokenizer
         config = self._model[0].config.to_diff_dict()
         return {
+            "text": text_of(_EXAMPLE),
             "tokenizer": {
                 "backend": _backend_facts(tokenizer.backend_tokenizer),
                 "inputs": list(tokenizer.model_input_names),
@@ -118,6 +134,70 @@ class TransformerReader:
         return np.array([len(ids) for ids in encoded["input_ids"]], dtype=np.int64)
 
 
+class PartsReader(TransformerReader):
+    """Reads prompt and response as two texts in one row, and says which token is of which.
+
+    If they do not fit the window the response keeps at least half of it; its tail is cut, and of
+    the prompt the head (METHOD.md, section 2, does the same for the teacher).
+    """
+
+    def batches(self, samples: Sequence[Sample], batch_tokens: int) -> Iterator[Batch]:
+        """A batch has at most `batch_tokens` tokens, padding included, or one sample."""
+        prefix = _prefix(self._model) or ""
+        prompts = self._tokens([prefix + sample.prompt for sample in samples])
+        responses = self._tokens([sample.response for sample in samples])
+        kept = [self._fit(*both) for both in zip(prompts, responses, strict=True)]
+        lengths = np.array([sum(map(len, parts)) + len(_FRAME) for parts in kept], dtype=np.int64)
+        counts = np.array([[len(p), len(r)] for p, r in zip(prompts, responses, strict=True)])
+        truncated = counts.reshape(-1, PARTS).sum(axis=1) + len(_FRAME) > lengths
+        for rows in batches_by_length(lengths, batch_tokens):
+            inputs = self._inputs([kept[row] for row in rows])
+            inputs["counts"] = torch.from_numpy(counts[rows].astype(np.float32))
+            yield Batch(rows, truncated[rows], inputs)
+
+    def facts(self) -> dict[str, Any]:
+        """The tokenizer, the transformer's config, the prefix and how the parts are laid out."""
+        return {**super().facts(), "text": list(_FRAME)}
+
+    def _fit(self, prompt: list[int], response: list[int]) -> tuple[list[int], list[int]]:
+        room = self.window - len(_FRAME)
+        response = response[: max(room - len(prompt), room // 2)]
+        return prompt[max(0, len(prompt) - (room - len(response))) :], response
+
+    def _inputs(self, samples: Sequence[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]:
+        tokenizer, words = self._model.tokenizer, self._model[0]
+        start = _first(tokenizer.cls_token_id, tokenizer.bos_token_id)
+        end = _first(tokenizer.sep_token_id, tokenizer.eos_token_id)
+        rows = [[start, *prompt, end, *response, end] for prompt, response in samples]
+        none = PARTS * len(samples)
+        parts = [
+            torch.tensor([none, *[PARTS * i] * len(p), none, *[PARTS * i + 1] * len(r), none])
+            for i, (p, r) in enumerate(samples)
+        ]
+        if not words.can_flatten_inputs:
+            inputs = dict(tokenizer.pad({"input_ids": rows}, return_tensors="pt"))
+            padded = torch.nn.utils.rnn.pad_sequence(
+                parts, batch_first=True, padding_value=none, padding_side=tokenizer.padding_side
+            )
+            return {**inputs, "parts": padded}
+        inputs = words.data_collator([{"input_ids": row} for row in rows])
+        positions = inputs["position_ids"] + words._flatten_position_offset
+        bounds = inputs["cu_seq_lens_q"]
+        return {
+            "input_ids": inputs["input_ids"],
+            "position_ids": positions,
+            "cu_seq_lens_q": bounds,
+            "parts": torch.cat(parts)[None],
+        }
+
+    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        return self._model.tokenizer(list(texts), add_special_tokens=False, verbose=False)[
+            "input_ids"
+        ]
+
+
 class StaticReader:
     """Concatenates the texts' tokens, no special ones among them; nothing is padded.
 
@@ -133,8 +213,9 @@ class StaticReader:
             self._tokenizer.enable_truncation(window)
         self.window = int(self._tokenizer.truncation["max_length"])
 
-    def batches(self, texts: Sequence[str], batch_tokens: int) -> Iterator[Batch]:
+    def batches(self, samples: Sequence[Sample], batch_tokens: int) -> Iterator[Batch]:
         """Batches are of 1,024 texts, as a token takes no memory to speak of."""
+        texts = [text_of(sample) for sample in samples]
         for start in range(0, len(texts), _STATIC_TEXTS):
             encodings = self._encodings(texts[start : start + _STATIC_TEXTS])
             tokens = [each.ids or [0] for each in encodings]
@@ -146,8 +227,12 @@ class StaticReader:
             yield Batch(np.arange(start, start + len(tokens)), truncated, inputs)
 
     def facts(self) -> dict[str, Any]:
-        """The tokenizer and the prefix."""
-        return {"tokenizer": _backend_facts(self._tokenizer), "prefix": _prefix(self._model)}
+        """The tokenizer, the prefix and the text."""
+        return {
+            "text": text_of(_EXAMPLE),
+            "tokenizer": _backend_facts(self._tokenizer),
+            "prefix": _prefix(self._model),
+        }
 
     def reset(self) -> None:
         """Nothing is left in the tokenizer that a plain load does not need."""
@@ -180,6 +265,17 @@ def _check_window(window: int, most: int | None) -> None:
             where="encoder.window",
             allowed=f"3 to {most} tokens" if most is not None else "3 tokens or more",
         )
+
+
+def _first(*ids: int | None) -> int:
+    """The first special token that the tokenizer has."""
+    for each in ids:
+        if each is not None:
+            return each
+    raise ModelError(
+        "The encoder's tokenizer has no token that could start or end a text.",
+        allowed="a tokenizer with cls or bos, and sep or eos",
+    )
 
 
 def _prefix(model: SentenceTransformer) -> str | None:

@@ -95,13 +95,16 @@ class DistillationSet:
             np.load(folder / "centring_mean.npy", allow_pickle=False),
         )
 
+    def unit_features(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
+        """Unit features (Q, D) and (N, D) float32, `centred` or `raw`."""
+        both = self.query_features, self.candidate_features
+        if kind == "centred":
+            return rankings.centre(both[0], self.mean), rankings.centre(both[1], self.mean)
+        return both[0].astype(np.float32), both[1].astype(np.float32)
+
     def influence(self, kind: str) -> np.ndarray:
         """Influence (Q, N) float32 of every query on every candidate: `centred` or `raw`."""
-        queries, candidates = self.query_features, self.candidate_features
-        if kind == "centred":
-            queries = rankings.centre(queries, self.mean)
-            candidates = rankings.centre(candidates, self.mean)
-        return rankings.influence(queries, candidates)
+        return rankings.influence(*self.unit_features(kind))
 
     def counts(self) -> dict[str, int]:
         """Queries and candidates in each split."""

@@ -142,6 +142,7 @@ def settings() -> dict[str, Any]:
         "distillation": {"candidates_per_shard": CANDIDATES, "validation": 0.25, "test": 0.25},
         "encoder": {
             "path": "models/encoder",
+            "architecture": "transformer",
             "window": 32,
             "recipe": "reference",
             "seeds": [0, 1],

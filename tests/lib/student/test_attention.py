@@ -11,7 +11,8 @@ from transformers import AutoConfig, AutoModel, BertTokenizerFast, T5Config, T5E
 
 from influcoder_lib.samples import Sample
 from influcoder_lib.student import attention
-from influcoder_lib.student.encoder import InfluenceEncoder, text_of
+from influcoder_lib.student.encoder import InfluenceEncoder
+from influcoder_lib.student.reading import text_of
 from tests.tiny import VOCABULARY, tiny_encoder
 
 SAMPLES = [Sample(str(i), "the cat " * (i % 5), "red dog . " * (1 + i % 3)) for i in range(9)]

@@ -6,15 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from influcoder_lib.errors import DataError, SettingsError
+from influcoder_lib.errors import SettingsError
 from influcoder_lib.samples import Sample
-from influcoder_lib.student.distillation import (
-    Distilled,
-    EpochLog,
-    TrainingSet,
-    distill,
-)
+from influcoder_lib.student.distillation import Distilled, EpochLog, distill
 from influcoder_lib.student.encoder import InfluenceEncoder
+from influcoder_lib.student.objectives import TrainingSet
+from influcoder_lib.student.parts import parts_of
 from influcoder_lib.student.recipes import RECIPES, Recipe
 from tests.tiny import tiny_encoder
 
@@ -38,11 +35,11 @@ def made(seed: int, queries: int, candidates: int) -> TrainingSet:
         words = generator.integers(0, len(WORDS), (count, 3))
         texts = [[WORDS[i] for i in row] for row in words]
         samples = [Sample(" ".join(t), t[0], " ".join(t[1:])) for t in texts]
-        features = directions[words].sum(axis=1)
+        features = directions[words].sum(axis=1).astype(np.float32)
         return samples, features / np.linalg.norm(features, axis=1, keepdims=True)
 
     (q, query_features), (c, candidate_features) = draw(queries), draw(candidates)
-    return TrainingSet(q, c, (query_features @ candidate_features.T).astype(np.float32))
+    return TrainingSet(q, c, query_features, candidate_features)
 
 
 TRAIN, VALIDATION = made(0, 12, 40), made(1, 6, 20)
@@ -74,8 +71,11 @@ def test_the_best_epoch_s_weights_are_the_result(encoder: InfluenceEncoder) -> N
 
 
 def test_the_untrained_encoder_wins_when_training_only_harms(encoder: InfluenceEncoder) -> None:
-    cosines = encoder.encode(VALIDATION.queries) @ encoder.encode(VALIDATION.candidates).T
-    flattered = replace(VALIDATION, influence=cosines)
+    flattered = replace(
+        VALIDATION,
+        query_features=encoder.encode(VALIDATION.queries),
+        candidate_features=encoder.encode(VALIDATION.candidates),
+    )
     result = distill(encoder, TRAIN, flattered, QUICK, 0)
     assert result.best_epoch == 0
     assert result.encoder.fingerprint == encoder.fingerprint
@@ -125,7 +125,7 @@ def test_bfloat16_trains_repeatably_and_keeps_float32_weights(encoder: Influence
 
 
 def test_validation_changes_the_choice_of_the_epoch_only(encoder: InfluenceEncoder) -> None:
-    upside_down = replace(VALIDATION, influence=-VALIDATION.influence)
+    upside_down = replace(VALIDATION, query_features=-VALIDATION.query_features)
     straight = distill(encoder, TRAIN, VALIDATION, QUICK, 0)
     turned = distill(encoder, TRAIN, upside_down, QUICK, 0)
     assert [e.loss for e in straight.log] == [e.loss for e in turned.log]
@@ -134,15 +134,20 @@ def test_validation_changes_the_choice_of_the_epoch_only(encoder: InfluenceEncod
 
 
 def test_a_constant_teacher_leaves_the_encoder_as_it_is(encoder: InfluenceEncoder) -> None:
-    flat = replace(VALIDATION, influence=np.full_like(VALIDATION.influence, 0.2))
-    result = distill(encoder, replace(TRAIN, influence=0 * TRAIN.influence), flat, QUICK, 0)
+    train, flat = (replace(s, query_features=0 * s.query_features) for s in (TRAIN, VALIDATION))
+    result = distill(encoder, train, flat, QUICK, 0)
     assert result.best_epoch == 0
     assert all(entry.validation == 0.0 for entry in result.log)
     assert all(np.isfinite(entry.loss) for entry in result.log if entry.loss is not None)
 
 
 def test_fewer_samples_than_a_step_takes_still_train(encoder: InfluenceEncoder) -> None:
-    few = TrainingSet(TRAIN.queries[:2], TRAIN.candidates[:5], TRAIN.influence[:2, :5].copy())
+    few = TrainingSet(
+        TRAIN.queries[:2],
+        TRAIN.candidates[:5],
+        TRAIN.query_features[:2],
+        TRAIN.candidate_features[:5],
+    )
     result = distill(encoder, few, few, QUICK, 0)
     assert result.log[-1].validation > result.log[0].validation
 
@@ -191,6 +196,8 @@ def test_recipes_are_found_by_their_own_names() -> None:
         ("gradient_clip", 0.0),
         ("dropout", "some"),
         ("precision", "float16"),
+        ("objective", "ranks"),
+        ("head_rate", 0.0),
     ],
 )
 def test_impossible_recipes_are_refused_by_key(key: str, value: object) -> None:
@@ -198,21 +205,12 @@ def test_impossible_recipes_are_refused_by_key(key: str, value: object) -> None:
         replace(Recipe(), **{key: value})
 
 
-@pytest.mark.parametrize(
-    "influence",
-    [
-        np.zeros((2, 4), dtype=np.float32),
-        np.zeros((2, 3), dtype=np.float64),
-        np.full((2, 3), np.nan, dtype=np.float32),
-    ],
-)
-def test_a_matrix_that_does_not_fit_the_samples_is_refused(influence: np.ndarray) -> None:
-    with pytest.raises(DataError, match="influence matrix"):
-        TrainingSet(TRAIN.queries[:2], TRAIN.candidates[:3], influence)
-
-
-@pytest.mark.parametrize(("queries", "candidates"), [(0, 3), (2, 1)])
-def test_too_few_samples_are_refused_with_their_numbers(queries: int, candidates: int) -> None:
-    influence = np.zeros((queries, candidates), dtype=np.float32)
-    with pytest.raises(DataError, match=f"{queries} queries and {candidates} candidates"):
-        TrainingSet(TRAIN.queries[:queries], TRAIN.candidates[:candidates], influence)
+def test_the_features_recipe_teaches_a_student_that_knows_the_parts(
+    encoder: InfluenceEncoder,
+) -> None:
+    recipe = replace(RECIPES["features"], epochs=10, learning_rate=1e-3, queries_per_step=6)
+    first, again = (
+        distill(parts_of(encoder, 8, seed=0), TRAIN, VALIDATION, recipe, 0) for _ in range(2)
+    )
+    assert first.log[first.best_epoch].validation > 0.4
+    assert weights(first) == weights(again)

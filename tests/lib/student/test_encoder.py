@@ -13,8 +13,8 @@ from sentence_transformers import SentenceTransformer
 from influcoder_lib import fingerprint
 from influcoder_lib.errors import ModelError, SettingsError, StoreError
 from influcoder_lib.samples import Sample
-from influcoder_lib.student.encoder import InfluenceEncoder, text_of
-from influcoder_lib.student.reading import batches_by_length
+from influcoder_lib.student.encoder import InfluenceEncoder
+from influcoder_lib.student.reading import batches_by_length, text_of
 from tests.tiny import tiny_encoder
 
 SAMPLES = [

@@ -12,8 +12,10 @@ from sentence_transformers.models import StaticEmbedding
 from influcoder_lib import fingerprint, models
 from influcoder_lib.errors import SettingsError
 from influcoder_lib.samples import Sample
-from influcoder_lib.student.distillation import TrainingSet, distill
-from influcoder_lib.student.encoder import InfluenceEncoder, text_of
+from influcoder_lib.student.distillation import distill
+from influcoder_lib.student.encoder import InfluenceEncoder
+from influcoder_lib.student.objectives import TrainingSet
+from influcoder_lib.student.reading import text_of
 from influcoder_lib.student.recipes import Recipe
 from influcoder_lib.student.static import static_of
 from tests.tiny import VOCABULARY, tiny_encoder
@@ -125,10 +127,9 @@ def test_it_learns_with_the_same_objectives_and_repeats_bit_for_bit(
     generator = np.random.default_rng(0)
     words = VOCABULARY[5:22]
     samples = [Sample(str(i), *generator.choice(words, 2)) for i in range(72)]
-    features = np.array([[word in text_of(s) for word in words] for s in samples], dtype=float)
-    influence = (features @ features.T).astype(np.float32)
-    train = TrainingSet(samples[:12], samples[12:52], influence[:12, 12:52])
-    validation = TrainingSet(samples[:12], samples[52:], influence[:12, 52:])
+    features = np.array([[word in text_of(s) for word in words] for s in samples], dtype=np.float32)
+    train = TrainingSet(samples[:12], samples[12:52], features[:12], features[12:52])
+    validation = TrainingSet(samples[:12], samples[52:], features[:12], features[52:])
     recipe = replace(Recipe(), epochs=4, learning_rate=1e-2, temperature=0.2, dropout="none")
     first, again = (distill(static, train, validation, recipe, 0) for _ in range(2))
     best = first.log[first.best_epoch]

@@ -1,0 +1,31 @@
+"""Other architectures, chosen in the settings, go through the whole pipeline."""
+
+import json
+
+import pytest
+
+from influcoder_assets.workspace import Workspace
+from tests.assets.changes import A_CHALLENGER, AFTER_THE_CHAMPION, check_refresh, reasons
+
+
+@pytest.mark.parametrize(
+    ("architecture", "kinds"),
+    [
+        ("static", ["StaticEmbedding", "Normalize"]),
+        ("parts", ["Transformer", "PartsHead", "Normalize"]),
+    ],
+)
+def test_it_is_trained_wins_and_embeds_the_corpus(
+    refreshed_home, change_settings, win, architecture, kinds
+):
+    change_settings(refreshed_home, "encoder.architecture", architecture)
+    found = reasons(refreshed_home)
+    why = f'setting architecture: "transformer" → "{architecture}"'
+    assert found["influence_encoder", None] == why
+    check_refresh(refreshed_home, A_CHALLENGER | AFTER_THE_CHAMPION)
+    store = Workspace.open(refreshed_home).store
+    champion = store.require("champion_encoder")
+    modules = json.loads((store.folder(champion, "encoder") / "modules.json").read_text())
+    assert [module["type"].rsplit(".", 1)[-1] for module in modules] == kinds
+    untrained = store.require("influence_encoder").summary["untrained"]
+    assert champion.summary["encoder"] != untrained
