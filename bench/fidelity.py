@@ -22,32 +22,45 @@ import polars as pl
 
 from bench import measure
 from bench.measure import Figure
+from influcoder_assets.settings_models import EncoderSettings
 from influcoder_lib import fingerprint, metrics, models
 from influcoder_lib.evaluation.baselines import bm25, chance, encoder, length
 from influcoder_lib.evaluation.held_out import Block
 from influcoder_lib.samples import Sample
-from influcoder_lib.student.distillation import EpochLog, distill
+from influcoder_lib.student.distillation import distill
 from influcoder_lib.student.encoder import InfluenceEncoder
-from influcoder_lib.student.objectives import TrainingSet
-from influcoder_lib.student.parts import parts_of
-from influcoder_lib.student.recipes import RECIPES, Recipe
+from influcoder_lib.student.kernel import distill_kernel
+from influcoder_lib.student.recipes import LEARNING_RATES, RECIPES, Recipe
 from influcoder_lib.student.static import static_of
+from influcoder_lib.student.training import Distilled, EpochLog, TrainingSet
 from influcoder_lib.teacher import rankings
 
 KINDS = ("centred", "raw")
 # Of the train split, so much chooses the best epoch.
 _VALIDATION = 1 / 6
 _WINDOW = 256
+_STATIC = dataclasses.replace(RECIPES["lean"], learning_rate=LEARNING_RATES["static"])
 
-Start = Callable[[InfluenceEncoder, int], InfluenceEncoder]
-STUDENTS: dict[str, tuple[Start, Recipe]] = {
-    "reference recipe": (lambda base, _: base.copy(), RECIPES["reference"]),
-    "lean recipe": (lambda base, _: base.copy(), RECIPES["lean"]),
-    "static, lean recipe": (
-        lambda base, _: static_of(base),
-        dataclasses.replace(RECIPES["lean"], learning_rate=1e-2),
-    ),
-    "parts, features recipe": (lambda base, seed: parts_of(base, 96, seed), RECIPES["features"]),
+Say = Callable[[EpochLog], None]
+Start = Callable[[InfluenceEncoder], InfluenceEncoder]
+Train = Callable[[InfluenceEncoder, "Data", int, Say], Distilled]
+
+
+def _descent(recipe: Recipe, start: Start = InfluenceEncoder.copy) -> Train:
+    return lambda base, data, seed, say: distill(
+        start(base), data.train, data.validation, recipe, seed, say
+    )
+
+
+def _kernel(base: InfluenceEncoder, data: "Data", _: int, say: Say) -> Distilled:
+    return distill_kernel(base, data.train, data.validation, EncoderSettings().dimension, say)
+
+
+STUDENTS: dict[str, Train] = {
+    "reference recipe": _descent(RECIPES["reference"]),
+    "lean recipe": _descent(RECIPES["lean"]),
+    "static": _descent(_STATIC, static_of),
+    "kernel": _kernel,
 }
 
 

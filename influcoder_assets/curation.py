@@ -44,7 +44,7 @@ from influcoder_lib.tables import GROUP_ROWS, TableReader, TableWriter, read_blo
 def query_embeddings(task: Task) -> None:
     """Unit vectors of the behaviors' queries, by the champion."""
     queries = pl.read_parquet(task.file("behavior_queries", "queries.parquet"))
-    vectors = champion_vectors(task).encode(to_samples(queries))
+    vectors = champion_vectors(task).encode_queries(to_samples(queries))
     queries.write_parquet(task.out("queries.parquet"))
     np.save(task.out("queries.npy"), vectors)
     task.draft.rows = len(queries)
@@ -114,7 +114,7 @@ def calibration_scores(task: Task) -> None:
         [sample.sample_id for sample in held_back], champion.encode(held_back), queries
     )
     scored.write_parquet(task.out("candidates.parquet"))
-    np.save(task.out("held_out_queries.npy"), champion.encode(calibration.samples()))
+    np.save(task.out("held_out_queries.npy"), champion.encode_queries(calibration.samples()))
     task.draft.rows = len(scored)
     task.draft.summary |= {"candidates": len(scored), "held_out_queries": len(calibration.queries)}
     for name, behavior in task.settings.behaviors.items():

@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from influcoder_assets.encoder import training_recipe
+from influcoder_assets.encoder import training_seeds
 from influcoder_assets.refresh import refresh_job
 from influcoder_assets.resources import HomeResource, resources_of
 from influcoder_assets.workspace import Workspace
@@ -103,7 +103,6 @@ def _some_of(shards: Collection[str]) -> list[str]:
 def _workload(workspace: Workspace, steps: Sequence[Step]) -> estimates.Workload:
     settings = workspace.settings
     target, encoder = settings.target_model, settings.encoder
-    recipe = training_recipe(encoder)
     measured = _some_of({step.shard for step in steps if step.shard} or workspace.shards.keys())
     rows, characters = estimates.rows_and_characters([workspace.shards[s] for s in measured])
     queries = [behavior.queries for behavior in settings.behaviors.values()]
@@ -119,8 +118,8 @@ def _workload(workspace: Workspace, steps: Sequence[Step]) -> estimates.Workload
         queries=int(estimates.rows_and_characters([q for q in queries if q.is_file()])[0]),
         shards=len(workspace.shards),
         tokens_per_batch=target.tokens_per_batch,
-        epochs=recipe.epochs,
-        samples_per_step=recipe.queries_per_step + recipe.candidates_per_step,
-        candidates_per_step=recipe.candidates_per_step,
-        seeds=len(encoder.seeds),
+        epochs=0 if encoder.architecture == "kernel" else encoder.epochs,
+        samples_per_step=encoder.queries_per_step + encoder.candidates_per_step,
+        candidates_per_step=encoder.candidates_per_step,
+        seeds=len(training_seeds(encoder)),
     )

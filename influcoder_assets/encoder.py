@@ -22,12 +22,12 @@ from influcoder_lib.report.model import Table
 from influcoder_lib.report.training import training_picture
 from influcoder_lib.rows import FORMAT, open_rows
 from influcoder_lib.samples import to_samples
-from influcoder_lib.student.distillation import EpochLog, distill
+from influcoder_lib.student.distillation import distill
 from influcoder_lib.student.encoder import InfluenceEncoder
-from influcoder_lib.student.objectives import TrainingSet
-from influcoder_lib.student.parts import parts_of
-from influcoder_lib.student.recipes import RECIPES, STATIC_RATE, Recipe
+from influcoder_lib.student.kernel import distill_kernel
+from influcoder_lib.student.recipes import LEARNING_RATES, RECIPES, Recipe
 from influcoder_lib.student.static import static_of
+from influcoder_lib.student.training import Distilled, EpochLog, TrainingSet
 from influcoder_lib.teacher.distillation_set import DistillationSet
 from influcoder_lib.teacher.engine import close_teacher
 
@@ -52,15 +52,8 @@ def influence_encoder(task: Task) -> None:
     logs: dict[int, list[EpochLog]] = {}
     best: dict[int, EpochLog] = {}
     fingerprints: dict[str, str] = {}
-    for seed in settings.seeds:
-        trained = distill(
-            _start(base, settings, seed),
-            train,
-            validation,
-            training_recipe(settings),
-            seed,
-            functools.partial(_say_epoch, task, seed),
-        )
+    for seed in training_seeds(settings):
+        trained = _trained(task, base, train, validation, seed)
         trained.encoder.save(task.out(f"seeds/{seed}"))
         logs[seed], best[seed] = trained.log, trained.log[trained.best_epoch]
         fingerprints[str(seed)] = trained.encoder.fingerprint
@@ -163,21 +156,28 @@ def _training_set(task: Task, split: str) -> TrainingSet:
     return TrainingSet(*samples, *(each[rows] for each, rows in zip(features, chosen, strict=True)))
 
 
-def _start(base: InfluenceEncoder, settings: EncoderSettings, seed: int) -> InfluenceEncoder:
-    """The student before training."""
-    if settings.architecture == "parts":
-        return parts_of(base, settings.dimension, seed)
-    return static_of(base) if settings.architecture == "static" else base
+def training_seeds(settings: EncoderSettings) -> tuple[int, ...]:
+    """The seeds that an encoder is trained for: one of a kernel student, as nothing is random."""
+    return settings.seeds[:1] if settings.architecture == "kernel" else settings.seeds
 
 
-def training_recipe(settings: EncoderSettings) -> Recipe:
-    """The named recipe with what the settings change of it."""
-    recipe = RECIPES[settings.recipe]
-    if settings.architecture == "static":
-        recipe = dataclasses.replace(recipe, learning_rate=STATIC_RATE)
+def _trained(
+    task: Task, base: InfluenceEncoder, train: TrainingSet, validation: TrainingSet, seed: int
+) -> Distilled:
+    settings = task.settings.encoder
+    if settings.architecture == "kernel":
+        say = functools.partial(_say_epoch, task, seed, 1)
+        return distill_kernel(base, train, validation, settings.dimension, say)
+    start = static_of(base) if settings.architecture == "static" else base
+    say = functools.partial(_say_epoch, task, seed, settings.epochs)
+    return distill(start, train, validation, _recipe(settings), seed, say)
+
+
+def _recipe(settings: EncoderSettings) -> Recipe:
     names = {each.name for each in dataclasses.fields(Recipe)}
-    own = settings.model_dump(include=names, exclude_none=True)
-    return dataclasses.replace(recipe, **own)
+    own = settings.model_dump(include=names)
+    own["learning_rate"] = settings.learning_rate or LEARNING_RATES[settings.architecture]
+    return dataclasses.replace(RECIPES[settings.recipe], **own)
 
 
 def _open_base(task: Task) -> InfluenceEncoder:
@@ -209,8 +209,8 @@ def _load(folder: Path, window: int) -> InfluenceEncoder:
     return InfluenceEncoder.load(folder, window)
 
 
-def _say_epoch(task: Task, seed: int, epoch: EpochLog) -> None:
-    seeds, epochs = task.settings.encoder.seeds, training_recipe(task.settings.encoder).epochs
+def _say_epoch(task: Task, seed: int, epochs: int, epoch: EpochLog) -> None:
+    seeds = training_seeds(task.settings.encoder)
     loss = "untrained" if epoch.loss is None else f"loss {epoch.loss:.3f}"
     left = epochs - epoch.epoch + epochs * (len(seeds) - 1 - seeds.index(seed))
     task.say(

@@ -151,72 +151,62 @@ class EncoderSettings(Section):
         description="Sentence encoder that training starts from.",
         json_schema_extra={"allowed": "a packaged encoder's name, a folder, or a hub name"},
     )
-    architecture: Literal["parts", "transformer", "static"] = Field(
-        default="parts",
-        description="parts: the encoder's transformer under a new head that knows prompt, response"
-        " and their lengths; transformer: the encoder as it is; static: a table of its vectors of"
-        " single tokens, 50 times as fast, which cannot know the order of words.",
+    architecture: Literal["kernel", "transformer", "static"] = Field(
+        default="kernel",
+        description="kernel: the encoder's transformer as it is, under a kernel regression of the"
+        " teacher's features that knows prompt from response, their lengths and how they are set;"
+        " transformer: the encoder itself is trained; static: a table of its vectors of single"
+        " tokens is trained, 50 times as fast, which cannot know the order of words.",
     )
     dimension: int = Field(
         default=96,
         ge=8,
         le=4096,
         multiple_of=8,
-        description="Numbers of a vector of the architecture parts; others have the encoder's own.",
+        description="Numbers of a kernel student's vector; the others have the encoder's own.",
         json_schema_extra={"allowed": "a multiple of 8, at least 8, at most 4096"},
     )
     window: int = Field(
         default=256, ge=8, le=131_072, description="Longest sample in tokens; the rest is cut."
     )
-    recipe: Literal["features", "reference", "lean"] = Field(
-        default="features",
-        description="Training recipe. features: each sample's vector follows the sample's whole"
-        " gradient feature; reference: blocks of cosines, as published; lean: the same without"
-        " dropout and in bfloat16.",
+    recipe: Literal["reference", "lean"] = Field(
+        default="lean",
+        description="How a transformer or static encoder is trained, with the keys below; reference"
+        " is the published recipe, lean the same without dropout and in bfloat16.",
     )
     seeds: tuple[Seed, ...] = Field(
         default=(0, 1, 2),
         strict=False,
         min_length=1,
-        description="One encoder is trained for each seed; the report gives mean and spread.",
+        description="One encoder is trained for each seed; the report gives mean and spread. A"
+        " kernel student has nothing random: it takes the first alone.",
         json_schema_extra={"allowed": "a list of different whole numbers, at least one"},
     )
-    epochs: Annotated[int, Field(ge=1, le=1000)] | None = Field(
-        default=None,
-        description="Passes over the train split; null: the recipe's own.",
-        json_schema_extra={"allowed": "a whole number, at least 1, at most 1000, or null"},
-    )
+    epochs: int = Field(default=8, ge=1, le=1000, description="Passes over the train split.")
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = Field(
         default=None,
-        description="Highest learning rate, reached after warm-up; null: the recipe's own, and"
+        description="Highest learning rate, reached after warm-up; null: 5.0e-5 for a transformer,"
         " 1.0e-2 for a static encoder.",
         json_schema_extra={"allowed": "a number, more than 0, at most 1, or null"},
     )
-    queries_per_step: Annotated[int, Field(ge=1, le=4096)] | None = Field(
-        default=None,
-        description="Queries in one step; null: the recipe's own.",
-        json_schema_extra={"allowed": "a whole number, at least 1, at most 4096, or null"},
-    )
-    candidates_per_step: Annotated[int, Field(ge=2, le=65_536)] | None = Field(
-        default=None,
-        description="Candidates in one step; null: the recipe's own.",
-        json_schema_extra={"allowed": "a whole number, at least 2, at most 65536, or null"},
+    queries_per_step: int = Field(default=8, ge=1, le=4096, description="Queries in one step.")
+    candidates_per_step: int = Field(
+        default=16, ge=2, le=65_536, description="Candidates in one step."
     )
     alpha: float = Field(
         default=0.5,
         ge=0,
         le=1,
-        description="Weight of the correlation loss in blocks of cosines; the ranking loss has the"
-        " rest.",
+        description="Weight of the correlation loss; the ranking loss has the rest.",
     )
     temperature: float = Field(
-        default=0.05, gt=0, le=10, description="Temperature of the ranking loss of blocks."
+        default=0.05, gt=0, le=10, description="Temperature of the ranking loss."
     )
     hard_share: float = Field(
         default=0.0,
         ge=0,
         lt=1,
-        description="Share of a block's candidates taken from the most influential ones.",
+        description="Share of a step's candidates taken from the most influential ones.",
     )
 
     @field_validator("seeds")

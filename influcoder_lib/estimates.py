@@ -130,11 +130,11 @@ def _seconds(asset: str, count: int, load: Workload, rates: dict[str, float]) ->
     candidates = load.candidates_per_shard * load.shards
     corpus = load.rows_per_shard * load.shards
     steps = load.epochs * load.seeds * 0.6 * candidates / load.candidates_per_step
-    training = steps * load.samples_per_step * 3 * pass_cost / _EFFICIENCY["training"]
+    descent = steps * load.samples_per_step * 3 * pass_cost / _EFFICIENCY["training"]
     return {
         "gradient_projections": count * load.candidates_per_shard * gradient,
         "distillation_set": load.queries * gradient,
-        "influence_encoder": training,
+        "influence_encoder": descent + (candidates + load.queries) * embedding,
         "champion_encoder": 3 * 0.2 * candidates * embedding,
         "encoder_comparison": (1 + load.seeds) * min(corpus, 1000) * embedding,
         "corpus_embeddings": count * load.rows_per_shard * embedding,

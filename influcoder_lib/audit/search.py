@@ -53,7 +53,7 @@ class Searcher:
     def search(self, sample: Sample, top: int) -> Answer:
         """The `top` samples with the highest cosine with this one."""
         began = time.perf_counter()
-        (vector,), (truncated,) = self._encoder.read([sample])
+        (vector,), (truncated,) = self._encoder.read([sample], "query")
         found = self._index.nearest(vector, top)
         milliseconds = 1000 * (time.perf_counter() - began)
         return Answer(sample, found, milliseconds, bool(truncated))

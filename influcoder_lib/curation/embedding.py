@@ -10,6 +10,7 @@ import numpy as np
 from influcoder_lib.curation import index
 from influcoder_lib.rows import RowStore
 from influcoder_lib.samples import Sample
+from influcoder_lib.student.head import Role
 
 # A killed run loses at most about so many vectors.
 _BLOCK = 1024
@@ -19,11 +20,14 @@ class Reads(Protocol):
     """What is asked of an encoder: samples in; out come unit vectors (n, d) float32, and which
     samples were cut to fit, (n,) bool."""
 
-    def read(self, samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]: ...
+    def read(
+        self, samples: Sequence[Sample], role: Role = "candidate"
+    ) -> tuple[np.ndarray, np.ndarray]: ...
 
 
 class StoredVectors:
-    """An encoder whose vectors are kept in a row store, so that a sample is embedded once.
+    """An encoder whose vectors of candidates are kept in a row store, so that a sample is embedded
+    once. Queries are few, and computed when they are asked for.
 
     `open_encoder` is called only if something has to be computed; `computed` counts the samples
     that were.
@@ -38,9 +42,13 @@ class StoredVectors:
         self.computed = 0
 
     def encode(self, samples: Sequence[Sample]) -> np.ndarray:
-        """Unit vectors (N, d) float32 of the samples, in their order; (0, d) of none."""
+        """Unit vectors (N, d) float32 of candidates, in their order; (0, d) of none."""
         self.embed([samples], len(samples))
         return self.vectors([each.sample_id for each in samples])
+
+    def encode_queries(self, samples: Sequence[Sample]) -> np.ndarray:
+        """Unit vectors (N, d) float32 of queries, in their order; (0, d) of none."""
+        return self.open_encoder().read(samples, "query")[0]
 
     def embed(self, blocks: Iterable[Sequence[Sample]], total: int) -> None:
         """Embed and store those of `total` samples, given in blocks, that have no vector yet."""

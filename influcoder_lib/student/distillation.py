@@ -1,48 +1,20 @@
-"""Distillation: train an influence encoder to follow the teacher's influences."""
+"""Distillation by gradient descent: an encoder's own weights learn to follow the teacher."""
 
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
 
 from influcoder_lib import memory
 from influcoder_lib.errors import SettingsError
-from influcoder_lib.metrics import spearman_rows
+from influcoder_lib.student.draws import steps
 from influcoder_lib.student.encoder import InfluenceEncoder
-from influcoder_lib.student.head import PartsHead
-from influcoder_lib.student.objectives import OBJECTIVES, Step, TrainingSet, steps_per_epoch
+from influcoder_lib.student.losses import reference_loss
 from influcoder_lib.student.recipes import Recipe
-
-
-@dataclass(frozen=True)
-class EpochLog:
-    """One epoch: mean training loss (None before training), fidelity on validation, seconds."""
-
-    epoch: int
-    loss: float | None
-    validation_per_query: float
-    validation_aggregated: float
-    seconds: float
-
-    @property
-    def validation(self) -> float:
-        """What the best epoch is chosen by: the mean of per-query and aggregated fidelity."""
-        return (self.validation_per_query + self.validation_aggregated) / 2
-
-
-@dataclass(frozen=True, eq=False)
-class Distilled:
-    """The encoder with the weights of the best epoch, and the log of all epochs."""
-
-    encoder: InfluenceEncoder
-    log: list[EpochLog]
-    best_epoch: int
+from influcoder_lib.student.training import Distilled, EpochLog, TrainingSet, validated
 
 
 def distill(
@@ -57,11 +29,10 @@ def distill(
 
     An epoch is ceil(N / candidates_per_step) steps. Each takes `queries_per_step` queries and
     `candidates_per_step` candidates, from seeded permutations that cycle through all of them (one
-    permutation's rest and the next one's start may share a step), encodes them and lowers the loss
-    of the recipe's objective. Adam with decoupled weight decay; the learning rate rises linearly
-    for the `warmup` share of the steps and falls linearly to 0. A head of ours, which starts from
-    nothing, learns `head_rate` times as fast. Validation encodes as the encoder is used: in its own
-    precision.
+    permutation's rest and the next one's start may share a step), encodes them and lowers the
+    recipe's loss between the block of cosines and the block of influences. Adam with decoupled
+    weight decay; the learning rate rises linearly for the `warmup` share of the steps and falls
+    linearly to 0. Validation encodes as the encoder is used: in its own precision.
 
     Validation follows every epoch and precedes the first: epoch 0, the encoder as it came, is a
     contender, and of equal epochs the earliest wins. Nothing is trained on `validation`.
@@ -90,55 +61,50 @@ def _distill(
     progress: Callable[[EpochLog], None],
 ) -> tuple[dict[str, torch.Tensor], list[EpochLog], int]:
     """Weights of the best epoch, the log of all, and which was best."""
-    per_epoch = steps_per_epoch(train, recipe)
-    optimizer = _optimizer(student, recipe)
-    schedule = _schedule(optimizer, recipe.epochs * per_epoch, recipe.warmup)
-    generator = torch.Generator().manual_seed(seed)
-    steps = OBJECTIVES[recipe.objective].steps(train, recipe, student.dimension, generator)
-    log = [_validated(student, validation, 0, None, time.perf_counter())]
+    steps_per_epoch = math.ceil(len(train.candidates) / recipe.candidates_per_step)
+    optimizer = torch.optim.AdamW(
+        student.model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+    )
+    schedule = _schedule(optimizer, recipe.epochs * steps_per_epoch, recipe.warmup)
+    draws = steps(
+        train.influence,
+        recipe.queries_per_step,
+        recipe.candidates_per_step,
+        recipe.hard_share,
+        torch.Generator().manual_seed(seed),
+    )
+    log = [validated(student, validation, 0, None, time.perf_counter())]
     progress(log[0])
     best, weights = log[0], _weights(student)
     for epoch in range(1, recipe.epochs + 1):
         started = time.perf_counter()
-        _select_dropout(student, recipe)
+        student.model.train(recipe.dropout == "own")
         losses = []
-        for step in islice(steps, per_epoch):
-            losses.append(_step(student, step, recipe, optimizer))
+        for _ in range(steps_per_epoch):
+            losses.append(_step(student, train, next(draws), recipe, optimizer))
             schedule.step()
             memory.release()
-        log.append(_validated(student, validation, epoch, float(np.mean(losses)), started))
+        log.append(validated(student, validation, epoch, float(np.mean(losses)), started))
         progress(log[-1])
         if log[-1].validation > best.validation:
             best, weights = log[-1], _weights(student)
     return weights, log, best.epoch
 
 
-def _select_dropout(student: InfluenceEncoder, recipe: Recipe) -> None:
-    student.model.train(recipe.dropout == "own")
-    for head in _heads(student):
-        head.train(recipe.dropout != "none")
-
-
-def _heads(student: InfluenceEncoder) -> list[PartsHead]:
-    return [module for module in student.model if isinstance(module, PartsHead)]
-
-
-def _optimizer(student: InfluenceEncoder, recipe: Recipe) -> torch.optim.AdamW:
-    own = [weight for head in _heads(student) for weight in head.parameters()]
-    known = {id(weight) for weight in own}
-    rest = [weight for weight in student.model.parameters() if id(weight) not in known]
-    groups: list[dict[str, Any]] = [{"params": rest}]
-    if own:
-        groups.append({"params": own, "lr": recipe.learning_rate * recipe.head_rate})
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-
-
 def _step(
-    student: InfluenceEncoder, step: Step, recipe: Recipe, optimizer: torch.optim.Optimizer
+    student: InfluenceEncoder,
+    train: TrainingSet,
+    draw: tuple[list[int], list[int]],
+    recipe: Recipe,
+    optimizer: torch.optim.Optimizer,
 ) -> float:
+    rows, columns = draw
+    samples = [train.queries[row] for row in rows] + [train.candidates[c] for c in columns]
     with student.computing_in(recipe.precision):
-        vectors = student.forward(step.samples)
-    loss = step.loss(vectors)
+        vectors = student.forward(samples)
+    influence = torch.from_numpy(train.influence[np.ix_(rows, columns)]).to(vectors.device)
+    cosines = vectors[: len(rows)] @ vectors[len(rows) :].T
+    loss = reference_loss(cosines, influence, recipe.alpha, recipe.temperature)
     value = float(loss.detach())
     if not math.isfinite(value):
         raise SettingsError(
@@ -151,26 +117,6 @@ def _step(
     torch.nn.utils.clip_grad_norm_(student.model.parameters(), recipe.gradient_clip)
     optimizer.step()
     return value
-
-
-def _validated(
-    student: InfluenceEncoder,
-    validation: TrainingSet,
-    epoch: int,
-    loss: float | None,
-    started: float,
-) -> EpochLog:
-    cosines = student.encode(validation.queries) @ student.encode(validation.candidates).T
-    truth = validation.influence
-    return EpochLog(
-        epoch=epoch,
-        loss=loss,
-        validation_per_query=float(spearman_rows(cosines, truth).mean()),
-        validation_aggregated=float(
-            spearman_rows(cosines.mean(axis=0)[None], truth.mean(axis=0)[None])[0]
-        ),
-        seconds=time.perf_counter() - started,
-    )
 
 
 def _schedule(

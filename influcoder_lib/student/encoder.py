@@ -20,13 +20,14 @@ from influcoder_lib import fingerprint
 from influcoder_lib.errors import StoreError
 from influcoder_lib.samples import Sample
 from influcoder_lib.student.folder import open_model
+from influcoder_lib.student.head import Role
 from influcoder_lib.student.reading import Batch, reader_of
 
 Precision = Literal["float32", "bfloat16"]
 
 
 class InfluenceEncoder:
-    """A text encoder whose cosines are to follow influence; queries and candidates alike.
+    """A text encoder whose cosines of queries and candidates are to follow influence.
 
     At most `window` tokens of a sample are read, the tokenizer's special tokens among them. Of one
     text (`text_of`) the **tail** is cut, so of a sample with a long prompt little or nothing of the
@@ -67,24 +68,27 @@ class InfluenceEncoder:
         return cls(model.eval(), window, precision)
 
     def encode(self, samples: Sequence[Sample], batch_tokens: int = 2048) -> np.ndarray:
-        """Unit vectors (N, d) float32 of the samples, in their order, without gradients.
+        """Unit vectors (N, d) float32 of candidates, in their order, without gradients.
 
         Samples of like length share a batch of at most `batch_tokens` tokens, padding included
         (or of one sample), so what a sample's neighbours are changes its vector by float noise
         only: about 1e-7 in float32, 1e-3 in bfloat16. The model is left in evaluation mode.
         """
-        return self.read(samples, batch_tokens)[0]
+        return self.read(samples, "candidate", batch_tokens)[0]
+
+    def encode_queries(self, samples: Sequence[Sample], batch_tokens: int = 2048) -> np.ndarray:
+        """The same of queries. Only a student with a head of ours makes a difference."""
+        return self.read(samples, "query", batch_tokens)[0]
 
     def read(
-        self, samples: Sequence[Sample], batch_tokens: int = 2048
+        self, samples: Sequence[Sample], role: Role = "candidate", batch_tokens: int = 2048
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The vectors of `encode`, and which samples are longer than the window and lost their
-        tail: (N,) bool."""
+        """The vectors, and which samples are longer than the window and were cut: (N,) bool."""
         self.model.eval()
         vectors = np.empty((len(samples), self.dimension), dtype=np.float32)
         truncated = np.zeros(len(samples), dtype=bool)
         with torch.no_grad(), self.computing_in(self.precision):
-            for batch, block in self._blocks(samples, batch_tokens):
+            for batch, block in self._blocks(samples, role, batch_tokens):
                 vectors[batch.rows] = block.cpu().numpy()
                 truncated[batch.rows] = batch.truncated
         return vectors, truncated
@@ -95,7 +99,8 @@ class InfluenceEncoder:
         Batched by length as in `encode`, but the graph holds all of them. Dropout is on exactly
         when `model` is in training mode. An autocast context around the call is respected.
         """
-        batches, blocks = zip(*self._blocks(samples, batch_tokens), strict=True)
+        blocks_of = self._blocks(samples, "candidate", batch_tokens)
+        batches, blocks = zip(*blocks_of, strict=True)
         back = np.argsort(np.concatenate([batch.rows for batch in batches]), kind="stable")
         return torch.cat(blocks)[torch.from_numpy(back).to(self.model.device)]
 
@@ -155,13 +160,20 @@ class InfluenceEncoder:
             }
         )
 
+    def batches(
+        self, samples: Sequence[Sample], role: Role, batch_tokens: int = 2048
+    ) -> Iterator[Batch]:
+        """All samples, batch by batch, as the model's inputs on its device."""
+        for batch in self._reader.batches(samples, batch_tokens):
+            inputs = {**batch_to_device(batch.inputs, self.model.device), "role": role}
+            yield batch._replace(inputs=inputs)
+
     def _blocks(
-        self, samples: Sequence[Sample], batch_tokens: int
+        self, samples: Sequence[Sample], role: Role, batch_tokens: int
     ) -> Iterator[tuple[Batch, torch.Tensor]]:
         """One batch after another with its unit vectors."""
-        for batch in self._reader.batches(samples, batch_tokens):
-            output = self.model(batch_to_device(batch.inputs, self.model.device))
-            vectors = output["sentence_embedding"].float()
+        for batch in self.batches(samples, role, batch_tokens):
+            vectors = self.model(batch.inputs)["sentence_embedding"].float()
             yield batch, torch.nn.functional.normalize(vectors, dim=1)
 
 

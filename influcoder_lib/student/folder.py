@@ -9,9 +9,9 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Normalize, Transformer
 
 from influcoder_lib.errors import ModelError
-from influcoder_lib.student.head import PartsHead
+from influcoder_lib.student.head import KernelHead
 
-_HEAD = f"{PartsHead.__module__}.{PartsHead.__name__}"
+_HEAD = f"{KernelHead.__module__}.{KernelHead.__name__}"
 
 
 def open_model(folder: Path) -> SentenceTransformer:
@@ -53,7 +53,7 @@ def _with_head(folder: Path, head: str) -> SentenceTransformer:
         str(folder), trust_remote_code=False, local_files_only=True, model_kwargs=_weights()
     )
     return SentenceTransformer(
-        modules=[words, PartsHead.load(str(folder / head), local_files_only=True), Normalize()],
+        modules=[words, KernelHead.load(str(folder / head), local_files_only=True), Normalize()],
         device=_device(),
         prompts=settings["prompts"],
         default_prompt_name=settings["default_prompt_name"],

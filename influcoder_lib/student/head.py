@@ -1,15 +1,19 @@
-"""The head of a student that knows prompt from response: pools of both, and their lengths.
+"""The head of the kernel student: what it is told of a sample, and the kernel regression on it.
 
 A gradient feature comes from the response, given the prompt, so the two are pooled apart, and at
 several depths: what a token is says as much about its gradient as what it means in its place. How
-many tokens there are is told outright; a mean cannot know it, and influence depends on it.
+many tokens there are, and how the texts are set, is told outright, as a mean cannot know it.
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from sentence_transformers.base.modules.module import Module
 from torch import Tensor, nn
+
+from influcoder_lib.student import surface
+
+Role = Literal["query", "candidate"]
 
 PARTS = 2
 """Prompt and response."""
@@ -17,48 +21,64 @@ PARTS = 2
 # Centres of the bumps that log(1 + tokens) is described by; e^8 is 3,000 tokens.
 _CENTRES = torch.arange(0, 8.5, 0.5)
 _WIDTH = 0.5
-_LENGTH_NUMBERS = 2 * (len(_CENTRES) + 1)
 
 
-class PartsHead(Module):
-    """Hidden states of some layers to one vector a sample; a sentence-transformers module.
+class KernelHead(Module):
+    """Hidden states of some layers to one unit vector a sample; a sentence-transformers module.
 
     `layers` are places in the list of hidden states, 0 the token embeddings, `width` is their size
-    h. The pools, one a layer and part, are brought to mean 0 and variance 1 and go, with the length
-    features, through a linear map and beside it through one hidden layer of `hidden` numbers.
+    h, `dimension` the vector's, `supports` the training queries and candidates.
+
+    A vector's first dimension - 1 numbers are a prediction of the sample's gradient feature in the
+    span of the queries. A query's are scaled to unit length. A candidate's keep theirs, at most 1,
+    for a sample that is hard to predict is to score low; the last number, 0 in a query, makes up
+    for the rest, so a cosine is the expected influence.
     """
 
-    config_keys: ClassVar[list[str]] = ["layers", "width", "hidden", "dimension", "dropout"]
+    config_keys: ClassVar[list[str]] = ["layers", "width", "dimension", "supports"]
 
-    def __init__(
-        self, layers: list[int], width: int, hidden: int, dimension: int, dropout: float
-    ) -> None:
+    def __init__(self, layers: list[int], width: int, dimension: int, supports: list[int]) -> None:
         super().__init__()
-        self.layers, self.width, self.hidden = layers, width, hidden
-        self.dimension, self.dropout = dimension, dropout
-        given = PARTS * len(layers) * width + _LENGTH_NUMBERS
-        self.drop = nn.Dropout(dropout)
-        self.straight = nn.Linear(given, dimension)
-        self.into, self.out = nn.Linear(given, hidden), nn.Linear(hidden, dimension)
+        self.layers, self.width, self.dimension = layers, width, dimension
+        self.supports = supports
+        lengths = PARTS * (len(_CENTRES) + 1)
+        groups = [*[width] * (PARTS * len(layers)), lengths, PARTS * surface.NUMBERS]
+        weights = [*[1.0] * (PARTS * len(layers)), float(len(layers)), float(len(layers))]
+        self.query, self.candidate = (
+            Regression(groups, weights, count, dimension - 1) for count in supports
+        )
 
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
-        """Adds `sentence_embedding` (n, dimension) float32.
+        """Adds `sentence_embedding` (n, dimension) float32; wants `role`, and what `describe` does.
+
+        Raises:
+            KeyError: a feature is missing.
+        """
+        with torch.autocast(features["counts"].device.type, enabled=False):
+            given = self.describe(features)
+            if features["role"] == "query":
+                found = nn.functional.normalize(self.query(given), dim=1)
+                left = torch.zeros(len(found), 1, device=found.device)
+            else:
+                found = self.candidate(given)
+                found = found / found.norm(dim=1, keepdim=True).clamp(min=1)
+                left = (1 - found.square().sum(dim=1, keepdim=True)).clamp(min=0).sqrt()
+        features["sentence_embedding"] = torch.cat([found, left], dim=1)
+        return features
+
+    def describe(self, features: dict[str, Any]) -> Tensor:
+        """All that the head is told of n samples, side by side: (n, D) float32.
 
         Wants `all_layer_embeddings`, each (rows, T, h), `parts` (rows, T) int64: PARTS · i + part
-        for a token of sample i, PARTS · n for one of no part, and `counts` (n, PARTS) float32, the
-        tokens of each part before truncation.
+        for a token of sample i, PARTS · n for one of no part, `counts` (n, PARTS) float32, the
+        tokens of each part before truncation, and `surface` (n, PARTS · NUMBERS) float32.
         """
-        states = [features["all_layer_embeddings"][layer] for layer in self.layers]
+        states = torch.stack([features["all_layer_embeddings"][layer] for layer in self.layers])
         counts = features["counts"]
-        pools = _means(torch.stack(states), features["parts"].flatten(), PARTS * len(counts))
-        pools = pools.reshape(len(states), len(counts), -1)
+        pools = _means(states, features["parts"].flatten(), PARTS * len(counts))
         pools = nn.functional.layer_norm(pools, pools.shape[-1:])
-        given = torch.cat([*pools, _length_features(counts)], dim=1)
-        given = self.drop(given)
-        with torch.autocast(given.device.type, enabled=False):
-            bent = self.drop(nn.functional.gelu(self.into(given)))
-            features["sentence_embedding"] = self.straight(given) + self.out(bent)
-        return features
+        pools = pools.reshape(len(states), len(counts), -1)
+        return torch.cat([*pools, _length_features(counts), features["surface"]], dim=1)
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **_: Any) -> None:
         """Write config and weights, as sentence-transformers asks a module to."""
@@ -66,7 +86,7 @@ class PartsHead(Module):
         self.save_torch_weights(output_path, safe_serialization=safe_serialization)
 
     @classmethod
-    def load(cls, model_name_or_path: str, *args: Any, **options: Any) -> "PartsHead":
+    def load(cls, model_name_or_path: str, *args: Any, **options: Any) -> "KernelHead":
         """The head that `save` wrote into a local folder."""
         head = super().load(model_name_or_path, *args, **options)
         return cls.load_torch_weights(model_name_or_path, local_files_only=True, model=head)
@@ -74,6 +94,55 @@ class PartsHead(Module):
     def get_embedding_dimension(self) -> int:
         """Length of a vector."""
         return self.dimension
+
+
+class Regression(nn.Module):
+    """Kernel ridge regression: descriptions (n, D) to numbers (n, k).
+
+    `groups` are the widths of the pieces that a description consists of. The kernel is the weighted
+    mean over the pieces of exp(-|x - s|²), in units that `factor` sets, with every support s.
+    """
+
+    mean: Tensor
+    factor: Tensor
+    support: Tensor
+    dual: Tensor
+    offset: Tensor
+
+    def __init__(self, groups: list[int], weights: list[float], supports: int, numbers: int):
+        super().__init__()
+        self.groups = groups
+        self.weights = [weight / sum(weights) for weight in weights]
+        for name, shape in {
+            "mean": (sum(groups),),
+            "factor": (sum(groups),),
+            "support": (supports, sum(groups)),
+            "dual": (supports, numbers),
+            "offset": (numbers,),
+        }.items():
+            self.register_buffer(name, torch.zeros(shape))
+
+    def forward(self, given: Tensor) -> Tensor:
+        """Predictions (n, k) float32."""
+        return self.kernel(self.scaled(given)) @ self.dual + self.offset
+
+    def scaled(self, given: Tensor) -> Tensor:
+        """Descriptions (n, D) in the kernel's units."""
+        return (given - self.mean) * self.factor
+
+    def kernel(self, scaled: Tensor) -> Tensor:
+        """Kernel (n, supports) of scaled descriptions."""
+        total = scaled.new_zeros(len(scaled), len(self.support))
+        pieces = zip(scaled.split(self.groups, 1), self.support.split(self.groups, 1), strict=True)
+        for weight, (own, other) in zip(self.weights, pieces, strict=True):
+            total += weight * torch.exp(-square_distances(own, other))
+        return total
+
+
+def square_distances(left: Tensor, right: Tensor) -> Tensor:
+    """Squared distances (n, m) of rows."""
+    squares = left.square().sum(dim=1)[:, None] + right.square().sum(dim=1)
+    return (squares - 2 * left @ right.T).clamp(min=0)
 
 
 def _means(states: Tensor, parts: Tensor, count: int) -> Tensor:
@@ -86,7 +155,7 @@ def _means(states: Tensor, parts: Tensor, count: int) -> Tensor:
 
 
 def _length_features(counts: Tensor) -> Tensor:
-    """log(1 + tokens) of each part (n, PARTS), as such and as bumps: (n, _LENGTH_NUMBERS)."""
+    """log(1 + tokens) of each part (n, PARTS), as such and as bumps."""
     logs = torch.log1p(counts)
     bumps = torch.exp(-(((logs[:, :, None] - _CENTRES.to(logs)) / _WIDTH) ** 2))
     return torch.cat([logs / 4 - 1, bumps.flatten(1)], dim=1)

@@ -36,19 +36,6 @@ def reference_loss(student: Tensor, teacher: Tensor, alpha: float, temperature: 
     return alpha * pearson_loss(student, teacher) + (1.0 - alpha) * listwise
 
 
-def feature_loss(vectors: Tensor, targets: Tensor, features: Tensor) -> Tensor:
-    """How far unit vectors (n, d) are from the teacher: of their own targets, and of each other.
-
-    `targets` (n, d) are the teacher's features in d numbers, `features` (n, D) the whole ones, all
-    of unit length. The mean of 1 − cosine to the target, plus `pearson_loss` over all pairs.
-    """
-    own = 1.0 - (vectors * targets).sum(dim=1).mean()
-    first, second = torch.triu_indices(len(vectors), len(vectors), offset=1, device=vectors.device)
-    student = (vectors @ vectors.T)[first, second]
-    teacher = (features @ features.T)[first, second]
-    return own + pearson_loss(student, teacher)
-
-
 def _is_constant(block: Tensor) -> bool:
     values = block.detach()
     rounding = 8 * torch.finfo(values.dtype).eps * values.abs().max()

@@ -19,7 +19,8 @@ from transformers import PreTrainedTokenizerBase
 from influcoder_lib.errors import ModelError, SettingsError
 from influcoder_lib.samples import Sample
 from influcoder_lib.student import attention
-from influcoder_lib.student.head import PARTS, PartsHead
+from influcoder_lib.student.head import PARTS, KernelHead
+from influcoder_lib.student.surface import surface_features
 
 # Facts about where a model came from and what wrote it: they change no vector.
 _ORIGIN_KEYS = {"_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype"}
@@ -40,11 +41,11 @@ def text_of(sample: Sample) -> str:
 
 class Batch(NamedTuple):
     """Rows (n,) int64 of the samples, which of them are longer than the window (n,) bool, and the
-    model's inputs for them."""
+    model's inputs for them, mostly tensors."""
 
     rows: np.ndarray
     truncated: np.ndarray
-    inputs: dict[str, torch.Tensor]
+    inputs: dict[str, Any]
 
 
 class Reader(Protocol):
@@ -72,7 +73,7 @@ def reader_of(model: SentenceTransformer, window: int | None = None) -> Reader:
     if isinstance(model[0], StaticEmbedding):
         return StaticReader(model, window)
     if isinstance(getattr(model, "tokenizer", None), PreTrainedTokenizerBase):
-        has_parts = any(isinstance(module, PartsHead) for module in model)
+        has_parts = any(isinstance(module, KernelHead) for module in model)
         return (PartsReader if has_parts else TransformerReader)(model, window)
     raise ModelError(
         "The encoder has no tokenizer that could be used.",
@@ -153,6 +154,8 @@ class PartsReader(TransformerReader):
         for rows in batches_by_length(lengths, batch_tokens):
             inputs = self._inputs([kept[row] for row in rows])
             inputs["counts"] = torch.from_numpy(counts[rows].astype(np.float32))
+            surfaces = [_surface(samples[row]) for row in rows]
+            inputs["surface"] = torch.from_numpy(np.stack(surfaces))
             yield Batch(rows, truncated[rows], inputs)
 
     def facts(self) -> dict[str, Any]:
@@ -242,6 +245,10 @@ class StaticReader:
         return self._tokenizer.encode_batch_fast(
             [prefix + text for text in texts], add_special_tokens=False
         )
+
+
+def _surface(sample: Sample) -> np.ndarray:
+    return np.concatenate([surface_features(sample.prompt), surface_features(sample.response)])
 
 
 def batches_by_length(lengths: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:

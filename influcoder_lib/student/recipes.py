@@ -7,8 +7,6 @@ from typing import Literal
 from influcoder_lib.errors import SettingsError
 from influcoder_lib.student.encoder import Precision
 
-_OBJECTIVES = ("blocks", "features")
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -16,10 +14,9 @@ class Recipe:
 
     `warmup` is the share of all steps with a rising learning rate, `hard_share` the share of a
     step's candidates that are hard ones, in [0, 1); `alpha` in [0, 1] weighs the two losses.
-    `objective` says what is compared with the teacher (`objectives.py`), `head_rate` how many times
-    as fast a head of ours learns. `dropout` is the whole model's own, that of a head of ours, or
-    none; `precision` is that of the matrix products. Neither is part of what was published: they
-    are for speed (with AMX a CPU multiplies bfloat16 seven times as fast).
+    `dropout` is the model's own or none at all, `precision` that of the matrix products; neither
+    is part of what was published, and both are for speed (without attention dropout the CPU has a
+    fused kernel, with AMX it multiplies bfloat16 ten times as fast).
 
     Raises:
         SettingsError: a value is impossible.
@@ -36,10 +33,8 @@ class Recipe:
     temperature: float = 0.05
     hard_share: float = 0.0
     gradient_clip: float = 1.0
-    dropout: Literal["own", "head", "none"] = "own"
+    dropout: Literal["own", "none"] = "own"
     precision: Precision = "float32"
-    objective: Literal["blocks", "features"] = "blocks"
-    head_rate: float = 10.0
 
     def __post_init__(self) -> None:
         _require(self.epochs >= 1, "epochs", self.epochs, "1 or more")
@@ -47,13 +42,11 @@ class Recipe:
         _require(
             self.candidates_per_step >= 2, "candidates_per_step", self.candidates_per_step, ">= 2"
         )
-        for key in ("learning_rate", "temperature", "gradient_clip", "head_rate"):
+        for key in ("learning_rate", "temperature", "gradient_clip"):
             value = getattr(self, key)
             _require(0 < value < math.inf, key, value, "a number above 0")
         _require(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "0 or more")
-        dropouts = ("own", "head", "none")
-        _require(self.dropout in dropouts, "dropout", self.dropout, ", ".join(dropouts))
-        _require(self.objective in _OBJECTIVES, "objective", self.objective, ", ".join(_OBJECTIVES))
+        _require(self.dropout in ("own", "none"), "dropout", self.dropout, "own, none")
         floats = ("float32", "bfloat16")
         _require(self.precision in floats, "precision", self.precision, ", ".join(floats))
         _require(0 <= self.alpha <= 1, "alpha", self.alpha, "0 to 1")
@@ -68,22 +61,12 @@ def _require(fine: bool, key: str, value: object, allowed: str) -> None:
         )
 
 
-STATIC_RATE = 1e-2
-"""Highest learning rate of a static encoder: a table of token vectors starts far from its goal."""
+LEARNING_RATES = {"transformer": 5e-5, "static": 1e-2}
+"""Highest learning rate by architecture: a table of token vectors starts far from its goal."""
 
 RECIPES: dict[str, Recipe] = {
     "reference": Recipe(),
     "lean": Recipe(name="lean", dropout="none", precision="bfloat16"),
-    "features": Recipe(
-        name="features",
-        objective="features",
-        epochs=5,
-        learning_rate=1e-4,
-        queries_per_step=14,
-        candidates_per_step=34,
-        dropout="head",
-        precision="bfloat16",
-    ),
 }
 """`reference` is the published recipe. `lean` has its objective and steps, without dropout and with
-matrix products in bfloat16: more than twice as fast on a CPU. `features` is ours."""
+matrix products in bfloat16: more than twice as fast on a CPU."""

@@ -12,7 +12,7 @@ from tests.assets.changes import A_CHALLENGER, AFTER_THE_CHAMPION, check_refresh
     ("architecture", "kinds"),
     [
         ("static", ["StaticEmbedding", "Normalize"]),
-        ("parts", ["Transformer", "PartsHead", "Normalize"]),
+        ("kernel", ["Transformer", "KernelHead", "Normalize"]),
     ],
 )
 def test_it_is_trained_wins_and_embeds_the_corpus(

@@ -72,15 +72,15 @@ def test_the_least_settings_are_filled_with_the_documented_defaults(load):
     }
     assert settings.encoder.model_dump() == {
         "path": "all-minilm-l6-v2",
-        "architecture": "parts",
+        "architecture": "kernel",
         "dimension": 96,
         "window": 256,
-        "recipe": "features",
+        "recipe": "lean",
         "seeds": (0, 1, 2),
-        "epochs": None,
+        "epochs": 8,
         "learning_rate": None,
-        "queries_per_step": None,
-        "candidates_per_step": None,
+        "queries_per_step": 8,
+        "candidates_per_step": 16,
         "alpha": 0.5,
         "temperature": 0.05,
         "hard_share": 0.0,
@@ -145,8 +145,8 @@ def test_a_learning_rate_may_be_written_as_people_write_it(load, text):
 def test_a_whole_number_is_a_number_but_nothing_else_is_converted(load):
     assert load(with_setting("encoder.alpha", 1)).encoder.alpha == 1.0
     for given_value in (2.0, "2", True, None, [2]):
-        with pytest.raises(SettingsError, match=r"encoder\.window"):
-            load(with_setting("encoder.window", given_value))
+        with pytest.raises(SettingsError, match=r"encoder\.epochs"):
+            load(with_setting("encoder.epochs", given_value))
 
 
 def test_an_adapter_without_a_source_is_a_fresh_one(load):
@@ -199,7 +199,7 @@ def test_rows_may_come_as_chat_messages(load):
         ("distillation.influence", "centered", "did you mean centred?"),
         ("distillation.validation", 0.6, "validation + test less than 0.8"),
         ("distillation.test", 0.9, "less than 0.8"),
-        ("encoder.recipe", "best", "allowed: one of features, reference, lean"),
+        ("encoder.recipe", "best", "allowed: one of reference, lean"),
         ("encoder.seeds", [], "at least one"),
         ("encoder.seeds", [1, 1], "a seed is given twice"),
         ("encoder.seeds", [0, "1"], "encoder.seeds.1"),

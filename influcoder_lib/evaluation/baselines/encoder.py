@@ -16,6 +16,8 @@ class Encodes(Protocol):
 
     def encode(self, samples: Sequence[Sample]) -> NDArray[Any]: ...
 
+    def encode_queries(self, samples: Sequence[Sample]) -> NDArray[Any]: ...
+
 
 @dataclass(frozen=True)
 class EncoderCosine:
@@ -34,10 +36,11 @@ class EncoderCosine:
         """
         if not queries or not candidates:
             return np.zeros((len(queries), len(candidates)), dtype=np.float32)
-        return self._units(queries) @ self._units(candidates).T
+        left = self._units(self.encoder.encode_queries(queries), queries)
+        return left @ self._units(self.encoder.encode(candidates), candidates).T
 
-    def _units(self, samples: Sequence[Sample]) -> NDArray[np.float32]:
-        vectors = np.asarray(self.encoder.encode(samples), dtype=np.float32)
+    def _units(self, given: NDArray[Any], samples: Sequence[Sample]) -> NDArray[np.float32]:
+        vectors = np.asarray(given, dtype=np.float32)
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
         if len(bad):

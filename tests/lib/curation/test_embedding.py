@@ -15,14 +15,16 @@ from influcoder_lib.samples import Sample
 
 
 class Counting:
-    """An encoder that counts how often it has met each sample; "long" ones do not fit."""
+    """An encoder that counts how often it has met each sample; "long" ones do not fit, and a query
+    points the other way."""
 
     def __init__(self) -> None:
         self.met: Counter[str] = Counter()
 
-    def read(self, samples):
+    def read(self, samples, role="candidate"):
         self.met.update(each.sample_id for each in samples)
         vectors = np.array([vector(each) for each in samples], np.float32).reshape(-1, 2)
+        vectors = -vectors if role == "query" else vectors
         return vectors, np.array(["long" in each.response for each in samples], bool)
 
 
@@ -79,3 +81,10 @@ def test_what_was_embedded_before_a_kill_is_kept(tmp_path, monkeypatch):
 
 def test_no_sample_gives_no_vector_of_the_encoder_s_width(tmp_path):
     assert stored(tmp_path, Counting()).encode([]).shape == (0, 2)
+
+
+def test_a_query_s_vector_is_its_own_and_never_a_stored_candidate_s(tmp_path):
+    vectors = stored(tmp_path, Counting())
+    candidates = vectors.encode([sample(1)])
+    np.testing.assert_allclose(vectors.encode_queries([sample(1)]), -candidates, atol=5e-4)
+    np.testing.assert_array_equal(vectors.encode([sample(1)]), candidates)

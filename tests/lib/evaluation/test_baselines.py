@@ -30,6 +30,8 @@ class Letters:
     def encode(self, samples):
         return np.array([[len(s.prompt), len(s.response)] for s in samples], dtype=float)
 
+    encode_queries = encode
+
 
 def every_baseline() -> list[Baseline]:
     train = some(8)

@@ -8,11 +8,10 @@ import torch
 
 from influcoder_lib.errors import SettingsError
 from influcoder_lib.samples import Sample
-from influcoder_lib.student.distillation import Distilled, EpochLog, distill
+from influcoder_lib.student.distillation import distill
 from influcoder_lib.student.encoder import InfluenceEncoder
-from influcoder_lib.student.objectives import TrainingSet
-from influcoder_lib.student.parts import parts_of
 from influcoder_lib.student.recipes import RECIPES, Recipe
+from influcoder_lib.student.training import Distilled, EpochLog, TrainingSet
 from tests.tiny import tiny_encoder
 
 WORDS = ["red", "green", "blue", "cat", "dog", "bird", "runs", "sings", "sleeps"]
@@ -196,21 +195,8 @@ def test_recipes_are_found_by_their_own_names() -> None:
         ("gradient_clip", 0.0),
         ("dropout", "some"),
         ("precision", "float16"),
-        ("objective", "ranks"),
-        ("head_rate", 0.0),
     ],
 )
 def test_impossible_recipes_are_refused_by_key(key: str, value: object) -> None:
     with pytest.raises(SettingsError, match=key):
         replace(Recipe(), **{key: value})
-
-
-def test_the_features_recipe_teaches_a_student_that_knows_the_parts(
-    encoder: InfluenceEncoder,
-) -> None:
-    recipe = replace(RECIPES["features"], epochs=10, learning_rate=1e-3, queries_per_step=6)
-    first, again = (
-        distill(parts_of(encoder, 8, seed=0), TRAIN, VALIDATION, recipe, 0) for _ in range(2)
-    )
-    assert first.log[first.best_epoch].validation > 0.4
-    assert weights(first) == weights(again)

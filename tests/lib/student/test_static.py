@@ -14,10 +14,10 @@ from influcoder_lib.errors import SettingsError
 from influcoder_lib.samples import Sample
 from influcoder_lib.student.distillation import distill
 from influcoder_lib.student.encoder import InfluenceEncoder
-from influcoder_lib.student.objectives import TrainingSet
 from influcoder_lib.student.reading import text_of
 from influcoder_lib.student.recipes import Recipe
 from influcoder_lib.student.static import static_of
+from influcoder_lib.student.training import TrainingSet
 from tests.tiny import VOCABULARY, tiny_encoder
 
 SAMPLES = [

@@ -1,0 +1,26 @@
+"""Surface features: counted by hand, and finite for any text."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from influcoder_lib.student.surface import NUMBERS, surface_features
+
+
+def test_counts_shares_and_edges_of_a_text_counted_by_hand() -> None:
+    found = surface_features('A cat, 2 cats.\n\nThe "cat"')
+    # characters, words, different, capitals, digits, newlines, blank lines, . , - "
+    counts = np.array([25, 6, 6, 2, 1, 2, 1, 1, 1, 0, 2])
+    np.testing.assert_allclose(found[:11], np.log1p(counts), rtol=1e-6)
+    np.testing.assert_allclose(found[11:22], 2 * np.sqrt(counts / 25), rtol=1e-6)
+    assert found[22:].tolist() == [1, 0, 0, 0]
+    assert surface_features("3 men.")[22:].tolist() == [0, 1, 1, 0]
+    assert surface_features("no")[22:].tolist() == [0, 0, 0, 1]
+
+
+@given(st.text())
+def test_any_text_has_finite_features(text: str) -> None:
+    found = surface_features(text)
+    assert found.shape == (NUMBERS,)
+    assert found.dtype == np.float32
+    assert np.isfinite(found).all()
