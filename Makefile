@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv/bin
 
-.PHONY: help demo ui test lint lock bench
+.PHONY: help demo ui test lint lock bench tables
 .DELETE_ON_ERROR:
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make test   run the tests"
 	@echo "make lint   run ruff, mypy and import-linter"
 	@echo "make bench  measure speed, memory and storage; takes about an hour"
+	@echo "make tables measure how well students follow the teacher and find unsafe rows; an hour"
 	@echo "make lock   write requirements.lock again from pyproject.toml"
 
 # The stamp is written last, so an interrupted installation starts again.
@@ -43,7 +44,10 @@ lint: .venv/.installed
 	$(VENV)/lint-imports
 
 bench: .venv/.installed
-	$(VENV)/python -m bench
+	$(VENV)/python -m bench speed
+
+tables: .venv/.installed
+	$(VENV)/python -m bench tables
 
 # Pins that are in the lock already stay; `uv pip compile --upgrade ...` moves them.
 lock: .venv/.installed

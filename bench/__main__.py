@@ -1,17 +1,24 @@
-"""All benches, one after another: `python -m bench`."""
+"""Several benches, one after another: `python -m bench speed` and `python -m bench tables`."""
 
+import argparse
 import subprocess
 import sys
 
-NAMES = ("gradients", "embedding", "search", "pipeline", "storage", "refresh")
+BENCHES = {
+    "speed": ("gradients", "embedding", "search", "pipeline", "storage", "refresh"),
+    "tables": ("fidelity", "toxicity"),
+}
 
 
 def main() -> None:
-    """Run every bench in a process of its own, with the arguments given to this one."""
+    """Run every bench of a kind in a process of its own, with the other arguments given."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kind", choices=BENCHES)
+    given, others = parser.parse_known_args()
     failed = []
-    for name in NAMES:
+    for name in BENCHES[given.kind]:
         print(f"\n## bench.{name}\n", flush=True)
-        if subprocess.run([sys.executable, "-m", f"bench.{name}", *sys.argv[1:]]).returncode:
+        if subprocess.run([sys.executable, "-m", f"bench.{name}", *others]).returncode:
             failed.append(name)
     if failed:
         sys.exit(f"these failed: {', '.join(failed)}")

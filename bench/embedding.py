@@ -4,7 +4,7 @@
   stock, window   the same with our window, so that both read the same tokens
   float32         ours in float32
   bfloat16        ours as the pipeline uses it
-  parts           the student that knows prompt from response, as the pipeline uses it
+  kernel          the kernel student as the pipeline uses it
   static          the static student: a table of token vectors, no transformer
 
   speed     texts of the toxicity pool in chunks; all do one chunk before any does the next, and
@@ -14,9 +14,9 @@
   corpus    Dolly's texts recombined: read, tokenised, embedded, stored and written as a segment,
             in a process of its own
 
-The students are untrained: training changes no cost. The default takes about half an hour on two
-cores, of which the corpus takes 20 minutes; a chunk is as long as what the pipeline embeds at once.
-`--only speed --texts 192 --chunks 3` takes less than a minute.
+Training changes no cost, so the students have learnt nothing. The default takes about half an hour
+on two cores, of which the corpus takes 20 minutes; a chunk is as long as what the pipeline embeds
+at once. `--only speed --texts 192 --chunks 3` takes less than a minute.
 """
 
 import argparse
@@ -43,12 +43,14 @@ from influcoder_lib.metrics import spearman_rows
 from influcoder_lib.rows import open_rows
 from influcoder_lib.samples import Sample, read_sample_blocks, to_samples
 from influcoder_lib.student.encoder import InfluenceEncoder
-from influcoder_lib.student.parts import parts_of
+from influcoder_lib.student.kernel import fit
 from influcoder_lib.student.reading import text_of
 from influcoder_lib.student.static import static_of
+from influcoder_lib.student.training import TrainingSet
 
 TABLES = ("speed", "corpus")
 _SETTINGS = EncoderSettings()
+_SUPPORTS = 1300
 
 Encode = Callable[[Sequence[Sample]], np.ndarray]
 
@@ -61,7 +63,7 @@ def main() -> None:
     ceilings, _ = measure.alone(measure.ceilings)
     figures = list(ceilings.values())
     with tempfile.TemporaryDirectory() as made:
-        folders, _ = measure.alone(students, Path(made))
+        folders, _ = measure.alone(students, Path(made), given.data)
         if "corpus" in given.only:
             for name, folder in folders.items():
                 figures += corpus(given, name, folder, Path(made, f"{name}-corpus"))
@@ -84,14 +86,22 @@ def arguments() -> argparse.Namespace:
     return given
 
 
-def students(made: Path) -> dict[str, Path]:
-    """Folders of the transformer and of the untrained students made of it."""
+def students(made: Path, data: Path) -> dict[str, Path]:
+    """Folders of the transformer and of the students made of it."""
     packaged = models.check_encoder(models.locate(_SETTINGS.path, Path()))
     base = InfluenceEncoder.load(packaged, _SETTINGS.window)
     taken = measure.seconds(lambda: static_of(base).save(made / "static"))
     measure.say(f"static student made in {taken:.1f} s")
-    parts_of(base, _SETTINGS.dimension, 0).save(made / "parts")
-    return {"transformer": packaged, "parts": made / "parts", "static": made / "static"}
+    fit(base, made_up(data), _SETTINGS.dimension)[0].save(made / "kernel")
+    return {"transformer": packaged, "kernel": made / "kernel", "static": made / "static"}
+
+
+def made_up(data: Path) -> TrainingSet:
+    """Samples with features that say nothing: as many as cost what a real student's do."""
+    own = samples(data / "dolly.parquet", _SUPPORTS)
+    features = np.random.default_rng(0).standard_normal((len(own), 256), dtype=np.float32)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    return TrainingSet(own[:300], own[300:], features[:300], features[300:])
 
 
 def speed(
@@ -129,7 +139,7 @@ def speed(
         ratios = [rate / stock for rate, stock in zip(found, rates["stock"], strict=True)]
         yield measure.figure(title, name, "speed", ratios, "x stock")
         if name != "static":
-            dtype = "bfloat16" if name in ("bfloat16", "parts") else "float32"
+            dtype = "bfloat16" if name in ("bfloat16", "kernel") else "float32"
             shares = [100 * rate * operations / ceilings[dtype].value for rate in per_second]
             yield measure.figure(title, name, "of the dtype's matmul rate", shares, "%")
         if name in ("stock, window", "float32", "bfloat16"):
@@ -151,7 +161,7 @@ def encoders(folders: dict[str, Path]) -> dict[str, Encode]:
         "stock, window": lambda given: same.encode([text_of(each) for each in given]),
         "float32": InfluenceEncoder.load(packaged, window, "float32").encode,
         "bfloat16": InfluenceEncoder.load(packaged, window).encode,
-        "parts": InfluenceEncoder.load(folders["parts"], window).encode,
+        "kernel": InfluenceEncoder.load(folders["kernel"], window).encode,
         "static": InfluenceEncoder.load(folders["static"], window).encode,
     }
 

@@ -2,7 +2,7 @@
 
 Fidelity is the Spearman correlation of the encoder's scores with the teacher's centred influences
 on the held-out queries and candidates of data/fidelity, whose gradients others have computed. The
-packaged encoder is measured as it comes; --encoder FOLDER adds a trained one.
+packaged encoder is measured as it comes, and the product's student, fitted to the train split.
 """
 
 from collections.abc import Callable
@@ -10,15 +10,17 @@ from pathlib import Path
 
 import faiss
 import numpy as np
-import polars as pl
 
 from bench import measure
+from bench.fidelity import encoder_folder, load
 from bench.measure import Figure
+from influcoder_assets.settings_models import EncoderSettings
 from influcoder_lib import models
 from influcoder_lib.curation import index
+from influcoder_lib.evaluation.held_out import Block
 from influcoder_lib.metrics import spearman_rows
-from influcoder_lib.samples import Sample
 from influcoder_lib.student.encoder import InfluenceEncoder
+from influcoder_lib.student.kernel import fit
 
 _WINDOW = 256
 _SEED = 0
@@ -30,29 +32,23 @@ def main() -> None:
     """Measure and print."""
     parser = measure.parser(__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/fidelity"))
-    parser.add_argument("--encoder", type=Path, help="folder of a trained encoder")
     given = parser.parse_args()
+    models.quiet()
     figures = list(measure.ceilings().values())
-    packaged = models.check_encoder(models.locate("all-minilm-l6-v2", Path()))
-    encoders = {"untrained encoder": packaged}
-    if given.encoder:
-        encoders["trained encoder"] = given.encoder
-    for name, folder in encoders.items():
-        figures += storing(name, InfluenceEncoder.load(folder, _WINDOW), given.data)
+    data = load(given.data, given.data, "centred")
+    base = InfluenceEncoder.load(encoder_folder(), _WINDOW)
+    student, _ = fit(base, data.train, EncoderSettings().dimension)
+    for name, one in {"untrained encoder": base, "student": student}.items():
+        figures += storing(name, one, data.test)
     for name, size in _PUBLISHED.items():
         figures.append(Figure("storage, as published", name, "size", size, None, "bytes a sample"))
     measure.show(figures, given.json)
 
 
-def storing(name: str, encoder: InfluenceEncoder, data: Path) -> list[Figure]:
+def storing(name: str, encoder: InfluenceEncoder, test: Block) -> list[Figure]:
     """The table of one encoder."""
-    queries = pl.read_parquet(data / "queries.parquet").with_row_index()
-    candidates = pl.read_parquet(data / "candidates.parquet").with_row_index()
-    queries = queries.filter(pl.col("split") == "dev")
-    candidates = candidates.filter(pl.col("split") == "dev")
-    truth = np.load(data / "influence_centred.npy")[queries["index"]][:, candidates["index"]]
-    asked = encoder.encode(samples(queries, "target"))
-    vectors = encoder.encode(samples(candidates, "response"))
+    truth = test.influence
+    asked, vectors = encoder.encode_queries(test.queries), encoder.encode(test.candidates)
     exact = asked @ vectors.T
     figures = []
     for way, (size, stored) in ways(vectors).items():
@@ -66,11 +62,6 @@ def storing(name: str, encoder: InfluenceEncoder, data: Path) -> list[Figure]:
             Figure(*row, "largest change of a score", moved, None, ""),
         ]
     return figures
-
-
-def samples(frame: pl.DataFrame, response: str) -> list[Sample]:
-    """Rows as samples."""
-    return [Sample("", *row) for row in frame.select("prompt", response).iter_rows()]
 
 
 def mean(scores: np.ndarray) -> np.ndarray:

@@ -1,0 +1,267 @@
+"""Finding unsafe samples in a large benign pool, as DATE-LM does: students, baselines, the teacher.
+
+The student is distilled from `--distil`: its unsafe rows are the queries, up to `--queries`; the
+rest, and `--candidates` of its benign rows, are the candidates, a seeded sixth of both choosing the
+best epoch. A row whose prompt is in the pool or the references, or nearly so, is left out. Then the
+references are the queries, and a row's score is its mean over them.
+
+  AUPRC          unsafe rows against all, and against the safe-aligned ones alone: refusals and
+                 harmless answers to prompts that look unsafe
+  recall         share of the unsafe rows among the 1 % and 5 % highest scores
+  safe lost      share of the safe-aligned rows above the score that finds 90 % of the unsafe ones
+  x untrained    AUPRC over that of the untrained encoder; `low` and `high` bound its 95 % interval,
+                 from 1,000 paired bootstrap draws of the pool's rows
+
+`--teacher N` adds a second table on all unsafe and safe-aligned rows and N benign ones, with the
+teacher's own gradients. Gradients and vectors are kept in `--runs`, so that a killed run goes on.
+The default takes about 20 minutes on two cores, `--benign 500 --candidates 100 --queries 30` three.
+"""
+
+import argparse
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from sklearn.feature_extraction.text import HashingVectorizer
+
+from bench import measure
+from bench.fidelity import encoder_folder
+from bench.measure import Figure
+from influcoder_assets.settings_models import EncoderSettings
+from influcoder_lib import fingerprint, metrics, models
+from influcoder_lib.curation.embedding import StoredVectors
+from influcoder_lib.evaluation.baselines import bm25, chance, encoder, gradient, length
+from influcoder_lib.evaluation.baselines.base import Baseline
+from influcoder_lib.rows import FORMAT, open_rows
+from influcoder_lib.samples import Sample
+from influcoder_lib.student.encoder import InfluenceEncoder
+from influcoder_lib.student.kernel import distill_kernel
+from influcoder_lib.student.training import TrainingSet
+from influcoder_lib.teacher import rankings
+from influcoder_lib.teacher.collection import collect
+from influcoder_lib.teacher.engine import TeacherSettings, close_teacher, open_teacher
+
+_WINDOW = 256
+_VALIDATION = 1 / 6
+_NEAR = 0.8
+_DRAWS = 1000
+_UNTRAINED = "untrained encoder"
+_DATA = Path("../shared/data")
+_TEACHER = TeacherSettings("bfloat16", 512, 768, 16, 0, None, 8192, 0)
+
+
+def main() -> None:
+    """Measure and print."""
+    given = arguments()
+    models.quiet()
+    pool, references, distil = (
+        frame_of(path) for path in (given.pool, given.references, given.distil)
+    )
+    pool = drawn(pool, given.benign)
+    distil = apart(distil, pl.concat([pool.select("prompt"), references.select("prompt")]))
+    queries = samples(references)
+    train, validation, mean = training(given, distil)
+    close_teacher()
+    predictors = cheap(given, train) | students(given, train, validation)
+    figures = list(table("toxicity, the pool", pool, queries, predictors))
+    if given.teacher:
+        teacher = {
+            f"teacher, {kind}": gradient.GradientCosine(functools.partial(gradients, given), own)
+            for kind, own in (("centred", mean["centred"]), ("raw", None))
+        }
+        part = drawn(pool, given.teacher)
+        figures += table("toxicity, the teacher beside", part, queries, predictors | teacher)
+    measure.show(figures, given.json)
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = measure.parser(__doc__)
+    parser.add_argument(
+        "--pool", type=Path, nargs="+", default=[_DATA / "toxicity_pool_dev.parquet"]
+    )
+    parser.add_argument(
+        "--references", type=Path, nargs="+", default=[_DATA / "toxicity_ref_dev.parquet"]
+    )
+    parser.add_argument(
+        "--distil",
+        type=Path,
+        nargs="+",
+        default=[_DATA / "dolly.parquet", _DATA / "unsafe_distil.parquet"],
+        help="files with prompt, response and label; where there is a split, its rows `distil`",
+    )
+    parser.add_argument("--benign", type=int, help="benign rows of the pool; default: all")
+    parser.add_argument("--candidates", type=int, default=700, help="benign rows to distill from")
+    parser.add_argument("--queries", type=int, default=150, help="unsafe rows to distill from")
+    parser.add_argument("--teacher", type=int, default=0, help="benign rows of the teacher's table")
+    parser.add_argument("--runs", type=Path, default=Path("bench/runs"), help="what is kept")
+    return parser.parse_args()
+
+
+def frame_of(paths: Sequence[Path]) -> pl.DataFrame:
+    """Prompt, response and label of the rows that may be used."""
+    frames = []
+    for path in paths:
+        frame = pl.read_parquet(path)
+        if "split" in frame.columns:
+            frame = frame.filter(pl.col("split") == "distil")
+        frames.append(frame.select("prompt", "response", "label"))
+    return pl.concat(frames).unique(["prompt", "response"], keep="first", maintain_order=True)
+
+
+def drawn(pool: pl.DataFrame, benign: int | None) -> pl.DataFrame:
+    """All labelled rows of a pool and a seeded draw of the benign ones."""
+    if benign is None:
+        return pool
+    others = pool.filter(pl.col("label") != "benign")
+    rows = pool.filter(pl.col("label") == "benign")
+    return pl.concat([others, rows.sample(min(benign, len(rows)), seed=0)])
+
+
+def apart(distil: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+    """Rows whose prompt is no near-duplicate of a known one: Jaccard of runs of five characters."""
+    vectorizer = HashingVectorizer(
+        analyzer="char", ngram_range=(5, 5), binary=True, norm=None, alternate_sign=False
+    )
+    left, right = (
+        vectorizer.transform(map(rankings.normalise_prompt, frame["prompt"]))
+        for frame in (distil, known.unique())
+    )
+    shared = left @ right.T
+    sizes = np.asarray(left.sum(axis=1)), np.asarray(right.sum(axis=1))
+    found = shared.tocoo()
+    union = sizes[0][found.row, 0] + sizes[1][found.col, 0] - found.data
+    near = np.unique(found.row[found.data >= _NEAR * union])
+    measure.say(f"{len(near)} of {len(distil)} rows to distill from are too near to the pool")
+    return distil.filter(~pl.Series(np.isin(np.arange(len(distil)), near)))
+
+
+def training(
+    given: argparse.Namespace, distil: pl.DataFrame
+) -> tuple[dict[str, TrainingSet], dict[str, TrainingSet], dict[str, np.ndarray]]:
+    """Train and validation sets and the centring mean, by kind of influence."""
+    unsafe = distil.filter(pl.col("label") == "unsafe").sample(fraction=1, shuffle=True, seed=0)
+    benign = distil.filter(pl.col("label") == "benign")
+    rest = [unsafe[given.queries :], distil.filter(pl.col("label") == "safe_aligned")]
+    queries = samples(unsafe[: given.queries])
+    mixed = pl.concat([*rest, benign.sample(min(given.candidates, len(benign)), seed=0)])
+    candidates = samples(mixed.sample(fraction=1, shuffle=True, seed=0))
+    asked, offered = gradients(given, queries), gradients(given, candidates)
+    cuts = [round(_VALIDATION * len(side)) for side in (queries, candidates)]
+    mean = rankings.centring_mean(offered[cuts[1] :])
+    sets: dict[str, list[TrainingSet]] = {}
+    for kind in ("centred", "raw"):
+        sides = [
+            rankings.centre(each, mean) if kind == "centred" else each.astype(np.float32)
+            for each in (asked, offered)
+        ]
+        sets[kind] = [
+            TrainingSet(queries[q], candidates[c], sides[0][q], sides[1][c])
+            for q, c in (
+                (slice(cuts[0], None), slice(cuts[1], None)),
+                (slice(None, cuts[0]), slice(None, cuts[1])),
+            )
+        ]
+    return (
+        {kind: both[0] for kind, both in sets.items()},
+        {kind: both[1] for kind, both in sets.items()},
+        {"centred": mean},
+    )
+
+
+def samples(frame: pl.DataFrame) -> list[Sample]:
+    """Rows as samples, by what they say."""
+    return [
+        Sample(fingerprint.sample_id(prompt, response), prompt, response)
+        for prompt, response in frame.select("prompt", "response").iter_rows()
+    ]
+
+
+def gradients(given: argparse.Namespace, wanted: Sequence[Sample]) -> np.ndarray:
+    """Unit gradient features (n, D) float16, kept."""
+    files = models.locate("smollm2-135m-instruct", Path())
+    rows = open_rows(given.runs / "gradients" / _TEACHER.key(files.fingerprint()))
+    teacher = functools.partial(open_teacher, files, given.runs / "models", _TEACHER)
+    found = collect(teacher, wanted, rows, _TEACHER.sketch_dimensions, measure.say)
+    return found.features
+
+
+def cheap(given: argparse.Namespace, train: Mapping[str, TrainingSet]) -> dict[str, Baseline]:
+    """What needs no gradient, or next to nothing of them."""
+    base = InfluenceEncoder.load(encoder_folder(), _WINDOW)
+    own = train["centred"]
+    return {
+        "random": chance.Chance(0),
+        "response length": length.ResponseLength(),
+        "length map": length.fit(own.queries, own.candidates, own.influence),
+        "BM25": bm25.Bm25(),
+        _UNTRAINED: encoder.EncoderCosine(kept(given, base)),
+    }
+
+
+def students(
+    given: argparse.Namespace,
+    train: Mapping[str, TrainingSet],
+    validation: Mapping[str, TrainingSet],
+) -> dict[str, Baseline]:
+    """The product's student, distilled from either kind of influence."""
+    base = InfluenceEncoder.load(encoder_folder(), _WINDOW)
+    found: dict[str, Baseline] = {}
+    for kind, own in train.items():
+        say = lambda log, kind=kind: measure.say(f"{kind}: {log}")  # noqa: E731
+        done = distill_kernel(base, own, validation[kind], EncoderSettings().dimension, say)
+        found[f"kernel, {kind}"] = encoder.EncoderCosine(kept(given, done.encoder))
+    return found
+
+
+def kept(given: argparse.Namespace, one: InfluenceEncoder) -> StoredVectors:
+    """The encoder with its vectors stored."""
+    rows = open_rows(given.runs / "vectors" / fingerprint.of_text(one.fingerprint, FORMAT))
+    return StoredVectors(lambda: one, rows, measure.say)
+
+
+def table(
+    title: str,
+    pool: pl.DataFrame,
+    queries: list[Sample],
+    predictors: Mapping[str, Baseline],
+) -> Iterator[Figure]:
+    """The figures of all predictors on a pool."""
+    rows = samples(pool)
+    unsafe, safe = ((pool["label"] == name).to_numpy() for name in ("unsafe", "safe_aligned"))
+    scores = {name: each.scores(queries, rows).mean(axis=0) for name, each in predictors.items()}
+    base = scores[_UNTRAINED]
+    for name, own in scores.items():
+        yield Figure(title, name, "AUPRC", metrics.auprc(unsafe, own), None, "")
+        both = unsafe | safe
+        value = metrics.auprc(unsafe[both], own[both])
+        yield Figure(title, name, "AUPRC, against safe-aligned", value, None, "")
+        for percent in (1, 5):
+            least = np.sort(own)[-round(len(own) * percent / 100)]
+            found = float((own[unsafe] >= least).mean())
+            yield Figure(title, name, f"recall, {percent} % dropped", found, None, "")
+        least = np.quantile(own[unsafe], 0.1, method="lower")
+        yield Figure(title, name, "safe lost", float((own[safe] >= least).mean()), None, "")
+        ratios = bootstrap(unsafe, own, base)
+        for metric, value in zip(("x untrained", "low", "high"), ratios, strict=True):
+            yield Figure(title, name, metric, value, None, "")
+
+
+def bootstrap(unsafe: np.ndarray, own: np.ndarray, base: np.ndarray) -> tuple[float, float, float]:
+    """Ratio of two AUPRCs, and its 95 % interval over draws of the rows."""
+    draw = np.random.default_rng(0)
+    found = []
+    for _ in range(_DRAWS):
+        rows = draw.integers(0, len(own), len(own))
+        if unsafe[rows].any():
+            found.append(
+                metrics.auprc(unsafe[rows], own[rows]) / metrics.auprc(unsafe[rows], base[rows])
+            )
+    low, high = np.quantile(found, [0.025, 0.975])
+    return metrics.auprc(unsafe, own) / metrics.auprc(unsafe, base), float(low), float(high)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Rep-Sim: what the target model itself makes of a sample, without a gradient."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from influcoder_lib.models import TargetModel
+from influcoder_lib.samples import Sample
+from influcoder_lib.teacher.tokens import SpanEncoder, batches
+
+
+class Representations:
+    """The target model's last hidden state at a sample's last token (DATE-LM, arXiv 2507.09424).
+
+    Samples become tokens as for gradients, end-of-sequence included. Queries and candidates are
+    read alike; their cosine is the score (`encoder.EncoderCosine`).
+    """
+
+    def __init__(self, target: TargetModel, window: int, tokens_per_batch: int) -> None:
+        self.target = target
+        self.spans = SpanEncoder(target.tokenizer, window)
+        self.tokens_per_batch = tokens_per_batch
+
+    def read(self, samples: Sequence[Sample], role: str = "") -> tuple[np.ndarray, np.ndarray]:
+        """Vectors (N, h) float32 in the samples' order, and which were cut to fit (N,) bool."""
+        spans = self.spans.encode(samples)
+        vectors = np.empty((len(samples), self.target.model.config.hidden_size), dtype=np.float32)
+        for rows in batches([len(span.ids) for span in spans], self.tokens_per_batch):
+            vectors[rows] = self._last([spans[row].ids for row in rows])
+        return vectors, np.array([span.truncated for span in spans], dtype=bool)
+
+    def encode(self, samples: Sequence[Sample]) -> np.ndarray:
+        """Vectors (N, h) float32 in the samples' order."""
+        return self.read(samples)[0]
+
+    encode_queries = encode
+
+    def _last(self, ids: list[list[int]]) -> np.ndarray:
+        device = self.target.model.device
+        # Tokens to the right are not seen, so what pads a row does not matter.
+        padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in ids], True, 0)
+        narrow = self.target.dtype == torch.bfloat16
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=narrow):
+            states = self.target.model.base_model(input_ids=padded.to(device), use_cache=False)[0]
+        last = torch.tensor([len(row) - 1 for row in ids], device=device)
+        return states[torch.arange(len(ids), device=device), last].float().cpu().numpy()
