@@ -7,7 +7,8 @@ best epoch. `--test` is one with the two parquet files, influence.npy and influe
 rows of split `dev` are judged, or all where there is no such column. Each truth has students of its
 own.
 
-Every run is kept in `--runs`, by all that shapes it, and not repeated.
+Every run is kept in `--runs`, by all that shapes it, and not repeated. A kernel student has nothing
+random, so it is trained once. The default takes two hours on two cores, `--only kernel` one minute.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -23,7 +25,7 @@ import polars as pl
 from bench import measure
 from bench.measure import Figure
 from influcoder_assets.settings_models import EncoderSettings
-from influcoder_lib import fingerprint, metrics, models
+from influcoder_lib import fingerprint, metrics, models, student
 from influcoder_lib.evaluation.baselines import bm25, chance, encoder, length
 from influcoder_lib.evaluation.held_out import Block
 from influcoder_lib.samples import Sample
@@ -39,29 +41,46 @@ KINDS = ("centred", "raw")
 # Of the train split, so much chooses the best epoch.
 _VALIDATION = 1 / 6
 _WINDOW = 256
-_STATIC = dataclasses.replace(RECIPES["lean"], learning_rate=LEARNING_RATES["static"])
 
 Say = Callable[[EpochLog], None]
 Start = Callable[[InfluenceEncoder], InfluenceEncoder]
 Train = Callable[[InfluenceEncoder, "Data", int, Say], Distilled]
 
 
-def _descent(recipe: Recipe, start: Start = InfluenceEncoder.copy) -> Train:
-    return lambda base, data, seed, say: distill(
-        start(base), data.train, data.validation, recipe, seed, say
-    )
+@dataclasses.dataclass(frozen=True)
+class Student:
+    """A way of training, what shapes it beside the data, and whether a seed does."""
+
+    train: Train
+    facts: dict[str, Any]
+    seeded: bool
 
 
-def _kernel(base: InfluenceEncoder, data: "Data", _: int, say: Say) -> Distilled:
-    return distill_kernel(base, data.train, data.validation, EncoderSettings().dimension, say)
+def _descent(recipe: Recipe, start: Start = InfluenceEncoder.copy) -> Student:
+    def train(base: InfluenceEncoder, data: "Data", seed: int, say: Say) -> Distilled:
+        return distill(start(base), data.train, data.validation, recipe, seed, say)
+
+    return Student(train, dataclasses.asdict(recipe), seeded=True)
 
 
-STUDENTS: dict[str, Train] = {
-    "reference recipe": _descent(RECIPES["reference"]),
-    "lean recipe": _descent(RECIPES["lean"]),
-    "static": _descent(_STATIC, static_of),
-    "kernel": _kernel,
-}
+def _kernel(dimension: int) -> Student:
+    def train(base: InfluenceEncoder, data: "Data", _: int, say: Say) -> Distilled:
+        return distill_kernel(base, data.train, data.validation, dimension, say)
+
+    return Student(train, {"dimension": dimension}, seeded=False)
+
+
+def students(epochs: int | None) -> dict[str, Student]:
+    """By name; `epochs` overrules the recipes'."""
+    own = {} if epochs is None else {"epochs": epochs}
+    reference, lean = (dataclasses.replace(RECIPES[name], **own) for name in ("reference", "lean"))
+    fast = dataclasses.replace(lean, learning_rate=LEARNING_RATES["static"])
+    return {
+        "reference recipe": _descent(reference),
+        "lean recipe": _descent(lean),
+        "static": _descent(fast, static_of),
+        "kernel": _kernel(EncoderSettings().dimension),
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +100,7 @@ def main() -> None:
     parser.add_argument("--test", type=Path, default=shared)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
-    parser.add_argument("--only", nargs="*", choices=STUDENTS, default=list(STUDENTS))
+    parser.add_argument("--only", nargs="*", choices=students(None), default=list(students(None)))
     parser.add_argument("--epochs", type=int, help="default: each recipe's own")
     parser.add_argument("--runs", type=Path, default=Path("bench/runs"), help="where runs are kept")
     given = parser.parse_args()
@@ -103,39 +122,29 @@ def table(given: argparse.Namespace, kind: str) -> Iterator[Figure]:
         yield from _figures(title, one.name, data.test, [scores])
         yield _cost(title, one.name, data.test, [time.perf_counter() - begin])
     for name in given.only:
-        start, recipe = STUDENTS[name]
-        if given.epochs:
-            recipe = dataclasses.replace(recipe, epochs=given.epochs)
-        runs = [
-            student_run(given.runs, data, base, name, recipe, start, seed)
-            for seed in range(given.seeds)
-        ]
+        one = students(given.epochs)[name]
+        seeds = range(given.seeds if one.seeded else 1)
+        runs = [student_run(given.runs, data, base, name, one, seed) for seed in seeds]
         yield from _figures(title, name, data.test, [scores for scores, _ in runs])
         yield _cost(title, name, data.test, [taken for _, taken in runs])
 
 
 def student_run(
-    folder: Path,
-    data: Data,
-    base: InfluenceEncoder,
-    name: str,
-    recipe: Recipe,
-    start: Start,
-    seed: int,
+    folder: Path, data: Data, base: InfluenceEncoder, name: str, one: Student, seed: int
 ) -> tuple[np.ndarray, float]:
     """Scores (Q, N) of one trained student on the test block, and the seconds of scoring it."""
-    first = start(base, seed)
     facts = {
-        "student": first.fingerprint,
-        "recipe": dataclasses.asdict(recipe),
+        "name": name,
+        "base": base.fingerprint,
+        "code": _code(),
+        **one.facts,
         "seed": seed,
         "truth": fingerprint.of_array(data.train.influence),
         "test": fingerprint.of_array(data.test.influence),
     }
     kept = folder / f"{fingerprint.of_json(facts)}.npz"
     if not kept.exists():
-        log = lambda epoch: measure.say(_said(name, seed, epoch))  # noqa: E731
-        done = distill(first, data.train, data.validation, recipe, seed, log)
+        done = one.train(base, data, seed, lambda epoch: measure.say(_said(name, seed, epoch)))
         begin = time.perf_counter()
         scores = encoder.EncoderCosine(done.encoder).scores(data.test.queries, data.test.candidates)
         taken = time.perf_counter() - begin
@@ -146,6 +155,12 @@ def student_run(
         measure.say(f"{name}, seed {seed}: {data.test.fidelity(scores)}")
     with np.load(kept, allow_pickle=False) as run:
         return run["scores"], float(run["seconds"])
+
+
+def _code() -> str:
+    """Fingerprint of all code that trains and encodes."""
+    files = sorted(Path(student.__file__).parent.glob("*.py"))
+    return fingerprint.of_pairs((path.name, fingerprint.of_file(path)) for path in files)
 
 
 def load(train: Path, test: Path, kind: str) -> Data:
