@@ -72,8 +72,10 @@ def _kernel(dimension: int) -> Student:
 
 def students(epochs: int | None) -> dict[str, Student]:
     """By name; `epochs` overrules the recipes'."""
-    own = {} if epochs is None else {"epochs": epochs}
-    reference, lean = (dataclasses.replace(RECIPES[name], **own) for name in ("reference", "lean"))
+    reference, lean = (
+        dataclasses.replace(each, epochs=epochs or each.epochs)
+        for each in (RECIPES["reference"], RECIPES["lean"])
+    )
     fast = dataclasses.replace(lean, learning_rate=LEARNING_RATES["static"])
     return {
         "reference recipe": _descent(reference),
@@ -122,9 +124,9 @@ def table(given: argparse.Namespace, kind: str) -> Iterator[Figure]:
         yield from _figures(title, one.name, data.test, [scores])
         yield _cost(title, one.name, data.test, [time.perf_counter() - begin])
     for name in given.only:
-        one = students(given.epochs)[name]
-        seeds = range(given.seeds if one.seeded else 1)
-        runs = [student_run(given.runs, data, base, name, one, seed) for seed in seeds]
+        way = students(given.epochs)[name]
+        seeds = range(given.seeds if way.seeded else 1)
+        runs = [student_run(given.runs, data, base, name, way, seed) for seed in seeds]
         yield from _figures(title, name, data.test, [scores for scores, _ in runs])
         yield _cost(title, name, data.test, [taken for _, taken in runs])
 

@@ -123,7 +123,9 @@ def _stored_stub(task: Task, encoder: str, folder: Path, window: int) -> StoredV
 class Stub:
     """An encoder that costs nothing: a unit vector drawn from the sample's id."""
 
-    def read(self, samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
+    def read(
+        self, samples: Sequence[Sample], role: str = "candidate"
+    ) -> tuple[np.ndarray, np.ndarray]:
         ids = "".join(sample.sample_id[:16] for sample in samples)
         seeds = np.frombuffer(bytes.fromhex(ids), np.uint64).reshape(-1, 1)
         bits = (seeds * np.arange(1, 2 * WIDTH, 2, dtype=np.uint64)) >> np.uint64(40)
