@@ -18,7 +18,6 @@ The default takes about 20 minutes on two cores, `--benign 500 --candidates 100 
 """
 
 import argparse
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -26,30 +25,17 @@ import numpy as np
 import polars as pl
 from sklearn.feature_extraction.text import HashingVectorizer
 
-from bench import measure
-from bench.fidelity import encoder_folder
+from bench import distilling, measure
+from bench.distilling import UNTRAINED, Kept, samples
 from bench.measure import Figure
-from influcoder_assets.settings_models import EncoderSettings
-from influcoder_lib import fingerprint, metrics, models
-from influcoder_lib.curation.embedding import StoredVectors
-from influcoder_lib.evaluation.baselines import bm25, chance, encoder, gradient, length
+from influcoder_lib import metrics, models
 from influcoder_lib.evaluation.baselines.base import Baseline
-from influcoder_lib.rows import FORMAT, open_rows
 from influcoder_lib.samples import Sample
-from influcoder_lib.student.encoder import InfluenceEncoder
-from influcoder_lib.student.kernel import distill_kernel
-from influcoder_lib.student.training import TrainingSet
 from influcoder_lib.teacher import rankings
-from influcoder_lib.teacher.collection import collect
-from influcoder_lib.teacher.engine import TeacherSettings, close_teacher, open_teacher
 
-_WINDOW = 256
-_VALIDATION = 1 / 6
 _NEAR = 0.8
 _DRAWS = 1000
-_UNTRAINED = "untrained encoder"
 _DATA = Path("../shared/data")
-_TEACHER = TeacherSettings("bfloat16", 512, 768, 16, 0, None, 8192, 0)
 
 
 def main() -> None:
@@ -61,18 +47,12 @@ def main() -> None:
     )
     pool = drawn(pool, given.benign)
     distil = apart(distil, pl.concat([pool.select("prompt"), references.select("prompt")]))
+    usual, teacher = distilling.predictors(Kept(given.runs), *sides(given, distil))
     queries = samples(references)
-    train, validation, mean = training(given, distil)
-    close_teacher()
-    predictors = cheap(given, train) | students(given, train, validation)
-    figures = list(table("toxicity, the pool", pool, queries, predictors))
+    figures = list(table("toxicity, the pool", pool, queries, usual))
     if given.teacher:
-        teacher = {
-            f"teacher, {kind}": gradient.GradientCosine(functools.partial(gradients, given), own)
-            for kind, own in (("centred", mean["centred"]), ("raw", None))
-        }
         part = drawn(pool, given.teacher)
-        figures += table("toxicity, the teacher beside", part, queries, predictors | teacher)
+        figures += table("toxicity, the teacher beside", part, queries, usual | teacher)
     measure.show(figures, given.json)
 
 
@@ -138,88 +118,14 @@ def apart(distil: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
     return distil.filter(~pl.Series(np.isin(np.arange(len(distil)), near)))
 
 
-def training(
-    given: argparse.Namespace, distil: pl.DataFrame
-) -> tuple[dict[str, TrainingSet], dict[str, TrainingSet], dict[str, np.ndarray]]:
-    """Train and validation sets and the centring mean, by kind of influence."""
+def sides(given: argparse.Namespace, distil: pl.DataFrame) -> tuple[list[Sample], list[Sample]]:
+    """Queries and candidates to distill from, each in a seeded order."""
     unsafe = distil.filter(pl.col("label") == "unsafe").sample(fraction=1, shuffle=True, seed=0)
     benign = distil.filter(pl.col("label") == "benign")
     rest = [unsafe[given.queries :], distil.filter(pl.col("label") == "safe_aligned")]
-    queries = samples(unsafe[: given.queries])
     mixed = pl.concat([*rest, benign.sample(min(given.candidates, len(benign)), seed=0)])
-    candidates = samples(mixed.sample(fraction=1, shuffle=True, seed=0))
-    asked, offered = gradients(given, queries), gradients(given, candidates)
-    cuts = [round(_VALIDATION * len(side)) for side in (queries, candidates)]
-    mean = rankings.centring_mean(offered[cuts[1] :])
-    sets: dict[str, list[TrainingSet]] = {}
-    for kind in ("centred", "raw"):
-        sides = [
-            rankings.centre(each, mean) if kind == "centred" else each.astype(np.float32)
-            for each in (asked, offered)
-        ]
-        sets[kind] = [
-            TrainingSet(queries[q], candidates[c], sides[0][q], sides[1][c])
-            for q, c in (
-                (slice(cuts[0], None), slice(cuts[1], None)),
-                (slice(None, cuts[0]), slice(None, cuts[1])),
-            )
-        ]
-    return (
-        {kind: both[0] for kind, both in sets.items()},
-        {kind: both[1] for kind, both in sets.items()},
-        {"centred": mean},
-    )
-
-
-def samples(frame: pl.DataFrame) -> list[Sample]:
-    """Rows as samples, by what they say."""
-    return [
-        Sample(fingerprint.sample_id(prompt, response), prompt, response)
-        for prompt, response in frame.select("prompt", "response").iter_rows()
-    ]
-
-
-def gradients(given: argparse.Namespace, wanted: Sequence[Sample]) -> np.ndarray:
-    """Unit gradient features (n, D) float16, kept."""
-    files = models.locate("smollm2-135m-instruct", Path())
-    rows = open_rows(given.runs / "gradients" / _TEACHER.key(files.fingerprint()))
-    teacher = functools.partial(open_teacher, files, given.runs / "models", _TEACHER)
-    found = collect(teacher, wanted, rows, _TEACHER.sketch_dimensions, measure.say)
-    return found.features
-
-
-def cheap(given: argparse.Namespace, train: Mapping[str, TrainingSet]) -> dict[str, Baseline]:
-    """What needs no gradient, or next to nothing of them."""
-    base = InfluenceEncoder.load(encoder_folder(), _WINDOW)
-    own = train["centred"]
-    return {
-        "random": chance.Chance(0),
-        "response length": length.ResponseLength(),
-        "length map": length.fit(own.queries, own.candidates, own.influence),
-        "BM25": bm25.Bm25(),
-        _UNTRAINED: encoder.EncoderCosine(kept(given, base)),
-    }
-
-
-def students(
-    given: argparse.Namespace,
-    train: Mapping[str, TrainingSet],
-    validation: Mapping[str, TrainingSet],
-) -> dict[str, Baseline]:
-    """The product's student, distilled from either kind of influence."""
-    base = InfluenceEncoder.load(encoder_folder(), _WINDOW)
-    found: dict[str, Baseline] = {}
-    for kind, own in train.items():
-        say = lambda log, kind=kind: measure.say(f"{kind}: {log}")  # noqa: E731
-        done = distill_kernel(base, own, validation[kind], EncoderSettings().dimension, say)
-        found[f"kernel, {kind}"] = encoder.EncoderCosine(kept(given, done.encoder))
-    return found
-
-
-def kept(given: argparse.Namespace, one: InfluenceEncoder) -> StoredVectors:
-    """The encoder with its vectors stored."""
-    rows = open_rows(given.runs / "vectors" / fingerprint.of_text(one.fingerprint, FORMAT))
-    return StoredVectors(lambda: one, rows, measure.say)
+    mixed = mixed.sample(fraction=1, shuffle=True, seed=0)
+    return samples(unsafe[: given.queries]), samples(mixed)
 
 
 def table(
@@ -231,9 +137,12 @@ def table(
     """The figures of all predictors on a pool."""
     rows = samples(pool)
     unsafe, safe = ((pool["label"] == name).to_numpy() for name in ("unsafe", "safe_aligned"))
-    scores = {name: each.scores(queries, rows).mean(axis=0) for name, each in predictors.items()}
-    base = scores[_UNTRAINED]
-    for name, own in scores.items():
+    means = {
+        name: each.mean(axis=0)
+        for name, each in distilling.scores(predictors, queries, rows).items()
+    }
+    base = means[UNTRAINED]
+    for name, own in means.items():
         yield Figure(title, name, "AUPRC", metrics.auprc(unsafe, own), None, "")
         both = unsafe | safe
         value = metrics.auprc(unsafe[both], own[both])
