@@ -7,7 +7,7 @@ of the queries' pairs among them, are searched; `--candidates` others, and half 
 pairs that no query asks for, are distilled from.
 
 Recall@50, and the mean reciprocal rank of the first relevant row. The teacher's own gradients stand
-beside; they and all vectors are kept in `--runs`. The default takes about a quarter of an hour on two
+beside; they and all vectors are kept in `--runs`. The default takes a quarter of an hour on two
 cores, `--pool 600 --candidates 150` two minutes.
 """
 

@@ -2,7 +2,8 @@
 
 Real texts are few, so their vectors are extended: each further one lies at random between two real
 vectors of the same cluster, with noise. Queries are real texts that are not among them. Recall is
-the share of the ten nearest that are found, against an exact search in float32.
+the share of the ten nearest that are found, against an exact search in float32. The vectors are the
+packaged encoder's, and those of the product's student, fitted to data/fidelity.
 """
 
 import argparse
@@ -18,17 +19,21 @@ import numpy as np
 import polars as pl
 
 from bench import measure
+from bench.fidelity import encoder_folder, load
 from bench.measure import Figure
-from influcoder_lib import models
+from influcoder_assets.settings_models import EncoderSettings
 from influcoder_lib.curation import index
 from influcoder_lib.curation.index import CODES, VECTORS, Segments
 from influcoder_lib.samples import Sample
 from influcoder_lib.student.encoder import InfluenceEncoder
+from influcoder_lib.student.kernel import fit
 
+ENCODERS = ("packaged encoder", "student")
 _TOP = 10
 _CLUSTERS = 64
 _NOISE = 0.3
 _BLOCK = 10_000
+_WINDOW = 64
 _TEXTS = ("dolly.parquet", "toxicity_pool_dev.parquet")
 
 
@@ -50,24 +55,32 @@ def main() -> None:
     parser.add_argument("--vectors", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--texts", type=int, default=4000, help="real texts that are embedded")
     parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--encoders", nargs="+", choices=ENCODERS, default=ENCODERS)
     parser.add_argument("--hnsw-up-to", type=int, default=10_000, help="it is slow to build")
     given = parser.parse_args()
     figures = list(measure.ceilings().values())
-    real = embedded(given.data, given.texts + given.queries)
-    queries, real = real[: given.queries], real[given.queries :]
-    for count in given.vectors:
-        figures += searching(queries, real, count, given)
+    for name in given.encoders:
+        queries, real = embedded(name, given)
+        for count in given.vectors:
+            figures += searching(name, queries, real, count, given)
     measure.show(figures, given.json)
 
 
-def embedded(data: Path, count: int) -> np.ndarray:
-    """Unit vectors of different real texts, by the packaged encoder; (count, d) float32."""
-    tables = [pl.read_parquet(data / name).select("prompt", "response") for name in _TEXTS]
+def embedded(name: str, given: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
+    """Unit vectors of different real texts: queries, and what is searched; (n, d) float32."""
+    tables = [pl.read_parquet(given.data / each).select("prompt", "response") for each in _TEXTS]
+    count = given.texts + given.queries
     texts = pl.concat(tables).unique(maintain_order=True).sample(count, seed=0, shuffle=True)
-    files = models.locate("all-minilm-l6-v2", Path())
-    encoder = InfluenceEncoder.load(models.check_encoder(files), 64)
-    measure.say(f"embeds {count} texts")
-    return encoder.encode([Sample("", *row) for row in texts.iter_rows()])
+    samples = [Sample("", *row) for row in texts.iter_rows()]
+    encoder = InfluenceEncoder.load(encoder_folder(), _WINDOW)
+    if name == "student":
+        fidelity = given.data / "fidelity"
+        train = load(fidelity, fidelity, "centred").train
+        encoder = fit(encoder, train, EncoderSettings().dimension)[0]
+    measure.say(f"{name}: embeds {count} texts")
+    return encoder.encode_queries(samples[: given.queries]), encoder.encode(
+        samples[given.queries :]
+    )
 
 
 def extended(real: np.ndarray, count: int) -> Iterator[np.ndarray]:
@@ -89,17 +102,17 @@ def extended(real: np.ndarray, count: int) -> Iterator[np.ndarray]:
 
 
 def searching(
-    queries: np.ndarray, real: np.ndarray, count: int, given: argparse.Namespace
+    name: str, queries: np.ndarray, real: np.ndarray, count: int, given: argparse.Namespace
 ) -> list[Figure]:
     """The figures at one number of vectors."""
-    measure.say(f"{count} vectors")
+    measure.say(f"{name}: {count} vectors")
     width = real.shape[1]
     exact = faiss.IndexFlatIP(width)
     for block in extended(real, count):
         exact.add(block)
     vectors = faiss.rev_swig_ptr(exact.get_xb(), count * width).reshape(count, width)
     truth = exact.search(queries, _TOP)[1]
-    table = f"search, {count:,} vectors of width {width}"
+    table = f"search, {count:,} vectors of the {name}, width {width}"
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         paths = list(written(vectors, Path(folder)))

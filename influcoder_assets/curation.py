@@ -56,7 +56,7 @@ def query_embeddings(task: Task) -> None:
     inputs=("corpus", "champion_encoder"),
     sharded=True,
     kinds=("faiss",),
-    code_version="2",
+    code_version="3",
 )
 def corpus_embeddings(task: Task) -> None:
     """Unit vectors of one shard's samples, by the champion: a segment of the index."""

@@ -159,7 +159,7 @@ class EncoderSettings(Section):
         " tokens is trained, 50 times as fast, which cannot know the order of words.",
     )
     dimension: int = Field(
-        default=96,
+        default=64,
         ge=8,
         le=4096,
         multiple_of=8,

@@ -20,7 +20,8 @@ VECTORS = "vectors.npy"
 CODES = "codes.npy"
 
 _SEED = 20_260_613
-_SUBSPACE = 4
+# Numbers that share a code: narrow vectors can pay for more of it, and have less to lose.
+_SUBSPACES = {384: 4, 192: 2, 0: 1}
 _BITS = 4
 _SPHERE = 20_000
 # A million vectors have the ten nearest among these, ranked by codes, in 99 of 100 cases.
@@ -91,7 +92,7 @@ class Hits:
 
 
 class Segments:
-    """Segments searched together: 48 bytes a vector of width 384 in memory."""
+    """Segments searched together: 48 bytes a vector of width 384 in memory, 32 of width 64."""
 
     def __init__(self, segments: Sequence[tuple[Path, Path]]) -> None:
         """`segments` are the paths of VECTORS and CODES of each; there is at least one."""
@@ -169,7 +170,7 @@ def _empty(width: int) -> Any:
 @functools.lru_cache(maxsize=8)
 def _fitted(width: int) -> Any:
     inner = _rotation(width).d_out
-    index = faiss.IndexPQ(inner, inner // _SUBSPACE, _BITS, faiss.METRIC_INNER_PRODUCT)
+    index = faiss.IndexPQ(inner, inner // _subspace(width), _BITS, faiss.METRIC_INNER_PRODUCT)
     sphere = np.random.default_rng(_SEED).standard_normal((_SPHERE, inner), dtype=np.float32)
     index.train(sphere / np.linalg.norm(sphere, axis=1, keepdims=True))
     return index
@@ -178,9 +179,14 @@ def _fitted(width: int) -> Any:
 @functools.lru_cache(maxsize=8)
 def _rotation(width: int) -> faiss.RandomRotationMatrix:
     """Spreads what a vector holds evenly over its numbers, so that codebooks fit all data alike."""
-    made = faiss.RandomRotationMatrix(width, -(-width // _SUBSPACE) * _SUBSPACE)
+    each = _subspace(width)
+    made = faiss.RandomRotationMatrix(width, -(-width // each) * each)
     made.init(_SEED)
     return made
+
+
+def _subspace(width: int) -> int:
+    return next(numbers for least, numbers in _SUBSPACES.items() if width >= least)
 
 
 @contextmanager
