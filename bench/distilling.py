@@ -1,7 +1,7 @@
 """What toxicity and attribution share: a teacher, students, baselines, and what is kept of them."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +39,7 @@ class Kept:
 
     folder: Path
 
-    def gradients(self, samples: list[Sample]) -> np.ndarray:
+    def gradients(self, samples: Sequence[Sample]) -> np.ndarray:
         """Unit gradient features (n, D) float16."""
         files = models.locate("smollm2-135m-instruct", Path())
         rows = open_rows(self.folder / "gradients" / _TEACHER.key(files.fingerprint()))
@@ -100,7 +100,11 @@ def predictors(
             fitted = length.fit(train.queries, train.candidates, train.influence)
         say = functools.partial(lambda kind, log: measure.say(f"{kind}: {log}"), kind)
         done = distill_kernel(base, train, validation, EncoderSettings().dimension, say)
-        students[f"kernel, {kind}"] = encoder.EncoderCosine(kept.vectors(done.encoder))
+        vectors = kept.vectors(done.encoder)
+        students[f"kernel, {kind}"] = encoder.EncoderCosine(vectors)
+        students[f"kernel, {kind}, half resemblance"] = encoder.EncoderCosine(
+            vectors, resemblance=0.5
+        )
     cheap: dict[str, Baseline] = {
         "random": chance.Chance(0),
         "response length": length.ResponseLength(),

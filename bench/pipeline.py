@@ -124,7 +124,7 @@ class Stub:
     """An encoder that costs nothing: a unit vector drawn from the sample's id."""
 
     def read(
-        self, samples: Sequence[Sample], role: str = "candidate"
+        self, samples: Sequence[Sample], role: str = "candidate", resemblance: float = 0.0
     ) -> tuple[np.ndarray, np.ndarray]:
         ids = "".join(sample.sample_id[:16] for sample in samples)
         seeds = np.frombuffer(bytes.fromhex(ids), np.uint64).reshape(-1, 1)

@@ -153,6 +153,13 @@ class BehaviorSettings(Section):
     rule: RuleSettings = Field(
         default_factory=RuleSettings, description="When a sample is dropped, or kept."
     )
+    resemblance: float = Field(
+        default=0.5,
+        ge=0,
+        lt=1,
+        description="Share that plain resemblance to the queries has in a score; influence has the"
+        " rest. Only a kernel student tells them apart.",
+    )
     known_good: HomePath | None = Field(
         default=None,
         validate_default=True,

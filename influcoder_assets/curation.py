@@ -39,12 +39,20 @@ from influcoder_lib.tables import GROUP_ROWS, TableReader, TableWriter, read_blo
     group="curation",
     inputs=("behavior_queries", "champion_encoder"),
     kinds=("numpy",),
-    code_version="2",
+    code_version="3",
+    settings=lambda s: {name: each.resemblance for name, each in s.behaviors.items()},
 )
 def query_embeddings(task: Task) -> None:
-    """Unit vectors of the behaviors' queries, by the champion."""
+    """Unit vectors of the behaviors' queries, by the champion, for scores with as much plain
+    resemblance in them as each behavior asks for."""
     queries = pl.read_parquet(task.file("behavior_queries", "queries.parquet"))
-    vectors = champion_vectors(task).encode_queries(to_samples(queries))
+    champion = champion_vectors(task)
+    vectors = np.concatenate(
+        [
+            champion.encode_queries(to_samples(own), task.settings.behaviors[str(name)].resemblance)
+            for (name,), own in queries.group_by("behavior", maintain_order=True)
+        ]
+    )
     queries.write_parquet(task.out("queries.parquet"))
     np.save(task.out("queries.npy"), vectors)
     task.draft.rows = len(queries)

@@ -82,11 +82,16 @@ def influence_encoder(task: Task) -> None:
         "behavior_queries",
     ),
     sources=("base_encoder",),
-    code_version="2",
+    code_version="3",
     settings=lambda s: {
         name: each.model_dump(
             mode="json",
-            include={"positive_label": True, "hard_negative_label": True, "rule": {"statistic"}},
+            include={
+                "positive_label": True,
+                "hard_negative_label": True,
+                "resemblance": True,
+                "rule": {"statistic"},
+            },
         )
         for name, each in s.behaviors.items()
     },
@@ -130,7 +135,9 @@ def _retrieval(
         if (frame["label"] == behavior.positive_label).sum() == 0:
             task.say(f"{title}: no sample is labelled {behavior.positive_label!r}")
             continue
-        predictors = contenders.predictors(to_samples(queries), to_samples(frame))
+        predictors = contenders.predictors(
+            to_samples(queries), to_samples(frame), behavior.resemblance
+        )
         table = comparison.retrieval_table(
             title,
             [*predictors, *extra],

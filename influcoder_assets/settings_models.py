@@ -159,11 +159,12 @@ class EncoderSettings(Section):
         " tokens is trained, 50 times as fast, which cannot know the order of words.",
     )
     dimension: int = Field(
-        default=64,
+        default=96,
         ge=8,
         le=4096,
         multiple_of=8,
-        description="Numbers of a kernel student's vector; the others have the encoder's own.",
+        description="Numbers of a kernel student's vector, a third of them for plain resemblance;"
+        " the others have the encoder's own.",
         json_schema_extra={"allowed": "a multiple of 8, at least 8, at most 4096"},
     )
     window: int = Field(

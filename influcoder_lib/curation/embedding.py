@@ -21,7 +21,7 @@ class Reads(Protocol):
     samples were cut to fit, (n,) bool."""
 
     def read(
-        self, samples: Sequence[Sample], role: Role = "candidate"
+        self, samples: Sequence[Sample], role: Role = "candidate", resemblance: float = 0.0
     ) -> tuple[np.ndarray, np.ndarray]: ...
 
 
@@ -46,9 +46,9 @@ class StoredVectors:
         self.embed([samples], len(samples))
         return self.vectors([each.sample_id for each in samples])
 
-    def encode_queries(self, samples: Sequence[Sample]) -> np.ndarray:
+    def encode_queries(self, samples: Sequence[Sample], resemblance: float = 0.0) -> np.ndarray:
         """Unit vectors (N, d) float32 of queries, in their order; (0, d) of none."""
-        return self.open_encoder().read(samples, "query")[0]
+        return self.open_encoder().read(samples, "query", resemblance)[0]
 
     def embed(self, blocks: Iterable[Sequence[Sample]], total: int) -> None:
         """Embed and store those of `total` samples, given in blocks, that have no vector yet."""

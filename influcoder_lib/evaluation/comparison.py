@@ -16,6 +16,7 @@ from influcoder_lib.report.model import Cell, Measured, Table
 from influcoder_lib.samples import Sample
 
 ENCODER = "influence encoder"
+ALONE = "the same, influence alone"
 UNTRAINED = "untrained encoder"
 CHEAP = ("response length", "length map", "BM25", UNTRAINED)
 FIDELITY = ("per query", "aggregated", "per query, length out", "aggregated, length out")
@@ -98,8 +99,8 @@ def retrieval_table(
     note = (
         f"{is_positive.sum()} of {len(labels)} samples are {positive}; none was trained on, "
         "but the queries include those that the encoder and the length map learnt from. "
-        f"Scores are the {statistic} over the behavior's queries; trained predictors: mean and "
-        "spread over seeds."
+        f"Scores are the {statistic} over the behavior's queries, the encoder's with the share of "
+        "plain resemblance that decisions use; trained predictors: mean and spread over seeds."
     )
     return Table(title, columns, rows, note=note)
 

@@ -9,6 +9,7 @@ import polars as pl
 from influcoder_lib import fingerprint, metrics
 from influcoder_lib.evaluation.baselines import bm25, encoder, length
 from influcoder_lib.evaluation.comparison import (
+    ALONE,
     ENCODER,
     UNTRAINED,
     Predictor,
@@ -68,9 +69,10 @@ class Contenders:
     trained: Sequence[encoder.Encodes]
 
     def predictors(
-        self, queries: Sequence[Sample], candidates: Sequence[Sample]
+        self, queries: Sequence[Sample], candidates: Sequence[Sample], resemblance: float = 0.0
     ) -> list[Predictor]:
-        """Scores of every predictor, cheapest first, the trained encoder (a matrix a seed) last."""
+        """Scores of every predictor, cheapest first, the trained encoder (a matrix a seed) last,
+        with this share of plain resemblance, and before it without."""
         length_map = length.fit(self.train.queries, self.train.candidates, self.train.influence)
         single = (
             length.ResponseLength(),
@@ -80,11 +82,15 @@ class Contenders:
         )
         return [
             *(Predictor(each.name, [each.scores(queries, candidates)]) for each in single),
-            Predictor(
-                ENCODER,
-                [encoder.EncoderCosine(one).scores(queries, candidates) for one in self.trained],
-            ),
+            *([self._own(ALONE, queries, candidates, 0.0)] if resemblance else []),
+            self._own(ENCODER, queries, candidates, resemblance),
         ]
+
+    def _own(
+        self, name: str, queries: Sequence[Sample], candidates: Sequence[Sample], share: float
+    ) -> Predictor:
+        cosines = [encoder.EncoderCosine(one, name, share) for one in self.trained]
+        return Predictor(name, [each.scores(queries, candidates) for each in cosines])
 
 
 def teacher_predictors(

@@ -20,7 +20,7 @@ from influcoder_lib import fingerprint
 from influcoder_lib.errors import StoreError
 from influcoder_lib.samples import Sample
 from influcoder_lib.student.folder import open_model
-from influcoder_lib.student.head import Role
+from influcoder_lib.student.head import KernelHead, Role
 from influcoder_lib.student.reading import Batch, reader_of
 
 Precision = Literal["float32", "bfloat16"]
@@ -74,14 +74,19 @@ class InfluenceEncoder:
         (or of one sample), so what a sample's neighbours are changes its vector by float noise
         only: about 1e-7 in float32, 1e-3 in bfloat16. The model is left in evaluation mode.
         """
-        return self.read(samples, "candidate", batch_tokens)[0]
+        return self.read(samples, batch_tokens=batch_tokens)[0]
 
-    def encode_queries(self, samples: Sequence[Sample], batch_tokens: int = 2048) -> np.ndarray:
-        """The same of queries. Only a student with a head of ours makes a difference."""
-        return self.read(samples, "query", batch_tokens)[0]
+    def encode_queries(self, samples: Sequence[Sample], resemblance: float = 0.0) -> np.ndarray:
+        """The same of queries, for scores of which `resemblance`, in [0, 1), is plain resemblance
+        and the rest influence. Only a student with a head of ours knows such a difference."""
+        return self.read(samples, "query", resemblance)[0]
 
     def read(
-        self, samples: Sequence[Sample], role: Role = "candidate", batch_tokens: int = 2048
+        self,
+        samples: Sequence[Sample],
+        role: Role = "candidate",
+        resemblance: float = 0.0,
+        batch_tokens: int = 2048,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The vectors, and which samples are longer than the window and were cut: (N,) bool."""
         self.model.eval()
@@ -91,6 +96,9 @@ class InfluenceEncoder:
             for batch, block in self._blocks(samples, role, batch_tokens):
                 vectors[batch.rows] = block.cpu().numpy()
                 truncated[batch.rows] = batch.truncated
+        if role == "query":
+            for head in (each for each in self.model if isinstance(each, KernelHead)):
+                vectors = head.blended(vectors, resemblance)
         return vectors, truncated
 
     def forward(self, samples: Sequence[Sample], batch_tokens: int = 2048) -> torch.Tensor:

@@ -7,6 +7,7 @@ many tokens there are, and how the texts are set, is told outright, as a mean ca
 
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from sentence_transformers.base.modules.module import Module
 from torch import Tensor, nn
@@ -21,6 +22,8 @@ PARTS = 2
 # Centres of the bumps that log(1 + tokens) is described by; e^8 is 3,000 tokens.
 _CENTRES = torch.arange(0, 8.5, 0.5)
 _WIDTH = 0.5
+# Both parts of a candidate's vector, each at most of length 1, fit into one of length 1.
+_HALF = 0.5**0.5
 
 
 class KernelHead(Module):
@@ -29,13 +32,17 @@ class KernelHead(Module):
     `layers` are places in the list of hidden states, 0 the token embeddings, `width` is their size
     h, `dimension` the vector's, `supports` the training queries and candidates.
 
-    A vector's first dimension - 1 numbers are a prediction of the sample's gradient feature in the
-    span of the queries. A query's are scaled to unit length. A candidate's keep theirs, at most 1,
-    for a sample that is hard to predict is to score low; the last number, 0 in a query, makes up
-    for the rest, so a cosine is the expected influence.
+    A vector has three parts. The first predicts the sample's gradient feature in the span of the
+    queries; that of a candidate that is hard to predict is short. The second, a third of all
+    numbers, is what the last layer makes of the sample, as an untrained encoder compares it. The
+    last number makes up a candidate's length to 1; a query has 0 there, so it changes no score.
+    A query whose second part is 0 has cosines in proportion to the expected influences, and
+    `blended` sets how much of plain resemblance goes in.
     """
 
     config_keys: ClassVar[list[str]] = ["layers", "width", "dimension", "supports"]
+    basis: Tensor
+    spreads: Tensor
 
     def __init__(self, layers: list[int], width: int, dimension: int, supports: list[int]) -> None:
         super().__init__()
@@ -44,9 +51,13 @@ class KernelHead(Module):
         lengths = PARTS * (len(_CENTRES) + 1)
         groups = [*[width] * (PARTS * len(layers)), lengths, PARTS * surface.NUMBERS]
         weights = [*[1.0] * (PARTS * len(layers)), float(len(layers)), float(len(layers))]
+        self.resembling = dimension // 3
+        self.influencing = dimension - 1 - self.resembling
         self.query, self.candidate = (
-            Regression(groups, weights, count, dimension - 1) for count in supports
+            Regression(groups, weights, count, self.influencing) for count in supports
         )
+        self.register_buffer("basis", torch.zeros(width, self.resembling))
+        self.register_buffer("spreads", torch.ones(2))
 
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
         """Adds `sentence_embedding` (n, dimension) float32; wants `role`, and what `describe` does.
@@ -56,15 +67,35 @@ class KernelHead(Module):
         """
         with torch.autocast(features["counts"].device.type, enabled=False):
             given = self.describe(features)
+            alike = self.embedding(given) @ self.basis
             if features["role"] == "query":
                 found = nn.functional.normalize(self.query(given), dim=1)
-                left = torch.zeros(len(found), 1, device=found.device)
+                vectors = torch.cat([found, alike, torch.zeros_like(found[:, :1])], dim=1)
             else:
                 found = self.candidate(given)
                 found = found / found.norm(dim=1, keepdim=True).clamp(min=1)
-                left = (1 - found.square().sum(dim=1, keepdim=True)).clamp(min=0).sqrt()
-        features["sentence_embedding"] = torch.cat([found, left], dim=1)
+                both = torch.cat([found, alike], dim=1) * _HALF
+                left = (1 - both.square().sum(dim=1, keepdim=True)).clamp(min=0).sqrt()
+                vectors = torch.cat([both, left], dim=1)
+        features["sentence_embedding"] = vectors
         return features
+
+    def blended(self, queries: np.ndarray, resemblance: float) -> np.ndarray:
+        """Unit vectors (n, dimension) of queries for scores of which `resemblance`, in [0, 1), is
+        plain resemblance and the rest influence, each in units of its spread in training."""
+        shares = (1 - resemblance, resemblance) / self.spreads.cpu().numpy()
+        # The first part comes with the length that unit vectors have left to it.
+        lengths = np.linalg.norm(queries[:, : self.influencing], axis=1, keepdims=True)
+        scaled = queries / np.where(lengths > 0, lengths, 1)
+        scaled[:, : self.influencing] *= shares[0]
+        scaled[:, self.influencing :] *= shares[1]
+        return scaled / np.linalg.norm(scaled, axis=1, keepdims=True).clip(min=1e-12)
+
+    def embedding(self, given: Tensor) -> Tensor:
+        """Unit vectors (n, h) of described samples: the last layer, prompt and response alike."""
+        start = PARTS * (len(self.layers) - 1) * self.width
+        prompts, responses = given[:, start:].split(self.width, dim=1)[:PARTS]
+        return nn.functional.normalize(prompts + responses, dim=1)
 
     def describe(self, features: dict[str, Any]) -> Tensor:
         """All that the head is told of n samples, side by side: (n, D) float32.

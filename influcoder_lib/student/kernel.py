@@ -23,7 +23,7 @@ from influcoder_lib.student.training import Distilled, EpochLog, TrainingSet, va
 
 # The penalty is chosen among these, in units of the kernel of a sample with itself.
 _PENALTIES = 10.0 ** np.arange(-3, 1.51, 0.25)
-# Half of exp(-1/2) away: a sample and another at the median distance of one piece.
+# What the kernel's exponent is of two samples at the median distance of one piece.
 _MEDIAN_EXPONENT = 0.5
 
 
@@ -67,18 +67,44 @@ def fit(
     """
     student = _unfitted(encoder, train, dimension)
     head = student.model[1]
-    span = _span(train.query_features, dimension - 1)
-    queries, candidates = train.query_features @ span, train.candidate_features @ span
-    sides: tuple[tuple[Role, list[Sample], np.ndarray, np.ndarray], ...] = (
-        ("query", train.queries, queries, candidates),
-        ("candidate", train.candidates, candidates, queries),
+    span = _span(train.query_features, head.influencing)
+    wanted = train.query_features @ span, train.candidate_features @ span
+    given = (
+        describe(student, train.queries, "query"),
+        describe(student, train.candidates, "candidate"),
     )
-    loss = 0.0
-    for role, samples, own, other in sides:
-        metric = other.T.astype(np.float64) @ other / len(other)
-        regression = head.get_submodule(role)
-        loss = _regress(regression, describe(student, samples, role), own, metric)
+    foreseen, _ = _regress(head.query, given[0], wanted[0], _moment(wanted[1]))
+    predicted, loss = _regress(head.candidate, given[1], wanted[1], _moment(wanted[0]))
+    asked, offered = (head.embedding(each).cpu().numpy() for each in given)
+    head.basis.copy_(torch.from_numpy(_directions(asked, offered, head.resembling)))
+    basis = head.basis.cpu().numpy()
+    spreads = [
+        _spread(_units(foreseen) @ predicted.T),
+        _spread(asked @ basis @ (offered @ basis).T),
+    ]
+    head.spreads.copy_(torch.tensor(spreads))
     return student, loss
+
+
+def _moment(features: np.ndarray) -> np.ndarray:
+    return features.T.astype(np.float64) @ features / len(features)
+
+
+def _directions(queries: np.ndarray, candidates: np.ndarray, numbers: int) -> np.ndarray:
+    """Directions (h, numbers) that hold most of both sides' vectors (n, h), which weigh the same;
+    beyond their rank, zeros."""
+    both = [each / np.sqrt(len(each)) for each in (queries, candidates)]
+    return _span(np.concatenate(both), numbers)
+
+
+def _spread(scores: np.ndarray) -> float:
+    """Standard deviation of scores, 1 if they are all the same."""
+    return float(scores.std()) or 1.0
+
+
+def _units(vectors: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(norms > 0, norms, 1)
 
 
 def describe(student: InfluenceEncoder, samples: Sequence[Sample], role: Role) -> Tensor:
@@ -131,10 +157,11 @@ def _span(features: np.ndarray, numbers: int) -> np.ndarray:
 
 def _regress(
     regression: Regression, given: Tensor, wanted: np.ndarray, metric: np.ndarray
-) -> float:
-    """Fit to descriptions (n, D) and numbers (n, k); errors e weigh eᵀ metric e.
+) -> tuple[np.ndarray, float]:
+    """Fit to descriptions (n, D) and numbers (n, k); an error e weighs eᵀ metric e.
 
-    Returns the leave-one-out error, as a share of what the mean of the others leaves.
+    Returns what is predicted of each sample from all others (n, k), and the error of that as a
+    share of what their mean alone would leave.
     """
     regression.mean.copy_(given.mean(dim=0))
     regression.factor.copy_(_factor(regression, given))
@@ -143,21 +170,22 @@ def _regress(
     offset = wanted.mean(axis=0, dtype=np.float64)
     centred = wanted - offset
     values, vectors = np.linalg.eigh(kernel)
+    values = np.maximum(values, 0)
     rotated = vectors.T @ centred
     errors = []
     for penalty in _PENALTIES:
-        kept = np.maximum(values, 0) / (np.maximum(values, 0) + penalty)
-        own = np.square(vectors) @ kept
-        errors.append(
-            _error((centred - vectors @ (kept[:, None] * rotated)) / (1 - own)[:, None], metric)
-        )
-    penalty = _PENALTIES[int(np.argmin(errors))]
-    dual = vectors @ (rotated / (np.maximum(values, 0) + penalty)[:, None])
+        # What is left of a target, over what its own sample did not explain, is the error of the
+        # regression without it (Allen's PRESS).
+        shrunk = penalty / (values + penalty)
+        left, own = vectors @ (shrunk[:, None] * rotated), np.square(vectors) @ shrunk
+        errors.append(left / own[:, None])
+    losses = [_error(each, metric) for each in errors]
+    best = int(np.argmin(losses))
+    dual = vectors @ (rotated / (values + _PENALTIES[best])[:, None])
     regression.dual.copy_(torch.from_numpy(dual))
     regression.offset.copy_(torch.from_numpy(offset))
-    others = len(wanted) / max(len(wanted) - 1, 1)
-    base = _error(centred * others, metric)
-    return min(errors) / base if base > 0 else 1.0
+    base = _error(centred * (len(wanted) / max(len(wanted) - 1, 1)), metric)
+    return wanted - errors[best], losses[best] / base if base > 0 else 1.0
 
 
 def _error(errors: np.ndarray, metric: np.ndarray) -> float:

@@ -73,7 +73,7 @@ def test_the_least_settings_are_filled_with_the_documented_defaults(load):
     assert settings.encoder.model_dump() == {
         "path": "all-minilm-l6-v2",
         "architecture": "kernel",
-        "dimension": 64,
+        "dimension": 96,
         "window": 256,
         "recipe": "lean",
         "seeds": (0, 1, 2),

@@ -16,15 +16,21 @@ class Encodes(Protocol):
 
     def encode(self, samples: Sequence[Sample]) -> NDArray[Any]: ...
 
-    def encode_queries(self, samples: Sequence[Sample]) -> NDArray[Any]: ...
+    def encode_queries(
+        self, samples: Sequence[Sample], resemblance: float = 0.0
+    ) -> NDArray[Any]: ...
 
 
 @dataclass(frozen=True)
 class EncoderCosine:
-    """Cosine of query and candidate vectors; the encoder's vectors need not be of unit length."""
+    """Cosine of query and candidate vectors; the encoder's vectors need not be of unit length.
+
+    `resemblance` is the share of plain resemblance that a kernel student's score is to have.
+    """
 
     encoder: Encodes
     name: str = "untrained encoder"
+    resemblance: float = 0.0
 
     def scores(
         self, queries: Sequence[Sample], candidates: Sequence[Sample]
@@ -36,7 +42,7 @@ class EncoderCosine:
         """
         if not queries or not candidates:
             return np.zeros((len(queries), len(candidates)), dtype=np.float32)
-        left = self._units(self.encoder.encode_queries(queries), queries)
+        left = self._units(self.encoder.encode_queries(queries, self.resemblance), queries)
         return left @ self._units(self.encoder.encode(candidates), candidates).T
 
     def _units(self, given: NDArray[Any], samples: Sequence[Sample]) -> NDArray[np.float32]:

@@ -22,7 +22,9 @@ class Representations:
         self.spans = SpanEncoder(target.tokenizer, window)
         self.tokens_per_batch = tokens_per_batch
 
-    def read(self, samples: Sequence[Sample], role: str = "") -> tuple[np.ndarray, np.ndarray]:
+    def read(
+        self, samples: Sequence[Sample], role: str = "candidate", resemblance: float = 0.0
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Vectors (N, h) float32 in the samples' order, and which were cut to fit (N,) bool."""
         spans = self.spans.encode(samples)
         vectors = np.empty((len(samples), self.target.model.config.hidden_size), dtype=np.float32)
@@ -34,7 +36,9 @@ class Representations:
         """Vectors (N, h) float32 in the samples' order."""
         return self.read(samples)[0]
 
-    encode_queries = encode
+    def encode_queries(self, samples: Sequence[Sample], resemblance: float = 0.0) -> np.ndarray:
+        """The same of queries."""
+        return self.encode(samples)
 
     def _last(self, ids: list[list[int]]) -> np.ndarray:
         device = self.target.model.device

@@ -21,7 +21,7 @@ class Counting:
     def __init__(self) -> None:
         self.met: Counter[str] = Counter()
 
-    def read(self, samples, role="candidate"):
+    def read(self, samples, role="candidate", resemblance=0.0):
         self.met.update(each.sample_id for each in samples)
         vectors = np.array([vector(each) for each in samples], np.float32).reshape(-1, 2)
         vectors = -vectors if role == "query" else vectors

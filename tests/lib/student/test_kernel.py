@@ -53,7 +53,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> InfluenceEncoder:
 
 @pytest.fixture(scope="module")
 def student(base: InfluenceEncoder) -> InfluenceEncoder:
-    return fit(base, TRAIN, 16)[0]
+    return fit(base, TRAIN, 24)[0]
 
 
 def head_of(student: InfluenceEncoder) -> KernelHead:
@@ -140,19 +140,52 @@ def test_the_penalty_has_the_least_leave_one_out_error(student: InfluenceEncoder
     np.testing.assert_allclose(regression.dual.numpy(), dual, atol=1e-4)
 
 
-def test_scores_are_the_predicted_influences(student: InfluenceEncoder) -> None:
+def test_scores_are_in_proportion_to_the_predicted_influences(student: InfluenceEncoder) -> None:
     head = head_of(student)
     queries, candidates = student.encode_queries(SAMPLES), student.encode(SAMPLES)
-    raw = head.query(describe(student, SAMPLES, "query")).detach()
-    predicted = head.candidate(describe(student, SAMPLES, "candidate")).detach()
+    raw = head.query(describe(student, SAMPLES, "query"))
+    predicted = head.candidate(describe(student, SAMPLES, "candidate"))
     assert (predicted.norm(dim=1) < 1).all()
-    expected = torch.nn.functional.normalize(raw, dim=1) @ predicted.T
+    expected = torch.nn.functional.normalize(raw, dim=1) @ predicted.T / 2**0.5
     np.testing.assert_allclose(queries @ candidates.T, expected.numpy(), atol=1e-6)
+
+
+def test_resemblance_is_the_cosine_of_last_layers_in_few_numbers(student: InfluenceEncoder) -> None:
+    head = head_of(student)
+    both = [head.embedding(describe(student, each, "query")) for each in (TRAIN.queries, SAMPLES)]
+    assert float((both[0] - both[0] @ head.basis @ head.basis.T).norm()) < 0.2 * len(both[0]) ** 0.5
+    candidates = student.encode(SAMPLES)
+    alike = candidates[:, head.influencing : -1] * 2**0.5
+    np.testing.assert_allclose(alike, (both[1] @ head.basis).numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_a_blend_ranks_by_both_in_units_of_their_spreads(
+    student: InfluenceEncoder, share: float
+) -> None:
+    head = head_of(student)
+    candidates = student.encode(VALIDATION.candidates)
+    influence = student.encode_queries(SAMPLES) @ candidates.T
+    alike = head.embedding(describe(student, SAMPLES, "query")) @ head.basis
+    resemblance = alike.numpy() @ candidates[:, head.influencing : -1].T
+    spreads = head.spreads.numpy()
+    expected = (1 - share) * influence / spreads[0] + share * resemblance / spreads[1]
+    blended = student.encode_queries(SAMPLES, share)
+    np.testing.assert_allclose(np.linalg.norm(blended, axis=1), 1, atol=1e-6)
+    found = blended @ candidates.T
+    scale = (found * expected).sum(axis=1) / np.square(expected).sum(axis=1)
+    np.testing.assert_allclose(found, scale[:, None] * expected, atol=1e-5)
+
+
+def test_spreads_are_those_of_scores_on_samples_left_out(student: InfluenceEncoder) -> None:
+    spreads = head_of(student).spreads.numpy()
+    scores = student.encode_queries(VALIDATION.queries) @ student.encode(VALIDATION.candidates).T
+    assert spreads[0] == pytest.approx(scores.std() * 2**0.5, rel=0.5)
 
 
 def test_vectors_are_of_unit_length_and_of_the_wanted_dimension(student: InfluenceEncoder) -> None:
     for vectors in (student.encode(SAMPLES), student.encode_queries(SAMPLES)):
-        assert vectors.shape == (4, 16)
+        assert vectors.shape == (4, 24)
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
 
 
