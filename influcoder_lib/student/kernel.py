@@ -37,10 +37,10 @@ def distill_kernel(
     """A student on this encoder's transformer, fitted to `train`; or the encoder, if it is better.
 
     Epoch 0 of the log is the encoder as it came, epoch 1 the student, and the better of the two on
-    `validation` is the result. Its vectors have `dimension` numbers, of which all but one span the
-    leading right singular vectors of the train queries' features; if there are fewer, the rest is
-    0. The penalty of each regression is the one with the least leave-one-out squared error of the
-    influences on all train samples of the other side.
+    `validation` is the result. Its vectors have `dimension` numbers; those for influence span the
+    leading right singular vectors of the train queries' features, and if there are fewer, the rest
+    is 0. The penalty of each regression is the one with the least leave-one-out squared error of
+    the influences on all train samples of the other side.
 
     Raises:
         ModelError: the encoder's first module is no transformer.
