@@ -13,7 +13,7 @@ from bench.fidelity import encoder_folder
 from influcoder_assets.settings_models import EncoderSettings
 from influcoder_lib import fingerprint, models
 from influcoder_lib.curation.embedding import StoredVectors
-from influcoder_lib.evaluation.baselines import bm25, chance, encoder, gradient, length
+from influcoder_lib.evaluation.baselines import bm25, chance, encoder, gradient, length, surface
 from influcoder_lib.evaluation.baselines.base import Baseline
 from influcoder_lib.evaluation.baselines.representation import Representations
 from influcoder_lib.rows import FORMAT, open_rows
@@ -97,7 +97,7 @@ def predictors(
             )
         )
         if kind == "centred":
-            fitted = length.fit(train.queries, train.candidates, train.influence)
+            known = train.queries, train.candidates, train.influence
         say = functools.partial(lambda kind, log: measure.say(f"{kind}: {log}"), kind)
         done = distill_kernel(base, train, validation, EncoderSettings().dimension, say)
         vectors = kept.vectors(done.encoder)
@@ -108,7 +108,8 @@ def predictors(
     cheap: dict[str, Baseline] = {
         "random": chance.Chance(0),
         "response length": length.ResponseLength(),
-        "length map": fitted,
+        "length map": length.fit(*known),
+        "surface map": surface.fit(*known),
         "BM25": bm25.Bm25(),
         UNTRAINED: encoder.EncoderCosine(kept.vectors(base)),
     }

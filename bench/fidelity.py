@@ -26,7 +26,7 @@ from bench import measure
 from bench.measure import Figure
 from influcoder_assets.settings_models import EncoderSettings
 from influcoder_lib import fingerprint, metrics, models, student
-from influcoder_lib.evaluation.baselines import bm25, chance, encoder, length
+from influcoder_lib.evaluation.baselines import bm25, chance, encoder, length, surface
 from influcoder_lib.evaluation.held_out import Block
 from influcoder_lib.samples import Sample
 from influcoder_lib.student.distillation import distill
@@ -117,8 +117,15 @@ def table(given: argparse.Namespace, kind: str) -> Iterator[Figure]:
     title = f"fidelity, {kind} truth"
     base = InfluenceEncoder.load(encoder_folder(), _WINDOW)
     untrained = encoder.EncoderCosine(base)
-    fitted = length.fit(data.train.queries, data.train.candidates, data.train.influence)
-    for one in (chance.Chance(0), length.ResponseLength(), fitted, bm25.Bm25(), untrained):
+    train = data.train.queries, data.train.candidates, data.train.influence
+    for one in (
+        chance.Chance(0),
+        length.ResponseLength(),
+        length.fit(*train),
+        surface.fit(*train),
+        bm25.Bm25(),
+        untrained,
+    ):
         begin = time.perf_counter()
         scores = one.scores(data.test.queries, data.test.candidates)
         yield from _figures(title, one.name, data.test, [scores])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from influcoder_lib.errors import DataError
-from influcoder_lib.evaluation.baselines import bm25, chance, encoder, length
+from influcoder_lib.evaluation.baselines import bm25, chance, encoder, length, surface
 from influcoder_lib.evaluation.baselines.base import Baseline
 from influcoder_lib.fingerprint import sample_id
 from influcoder_lib.samples import Sample
@@ -40,6 +40,7 @@ def every_baseline() -> list[Baseline]:
         chance.Chance(seed=1),
         length.ResponseLength(),
         length.fit(train, train, np.eye(8)),
+        surface.fit(train, train, np.eye(8)),
         bm25.Bm25(),
         encoder.EncoderCosine(Letters()),
     ]
@@ -186,3 +187,31 @@ def test_an_encoder_that_gives_no_direction_is_refused():
     empty = make("", "")
     with pytest.raises(DataError, match=rf"1 vectors(.|\n)*{empty.sample_id}"):
         encoder.EncoderCosine(Letters()).scores(some(2), [*some(2), empty])
+
+
+def lists_and_prose(count, seed):
+    """Samples, and whether each one's response is a list: +1 or -1."""
+    rng = np.random.default_rng(seed)
+    texts = [["word"] * int(n) for n in rng.integers(3, 40, count)]
+    kinds = rng.integers(0, 2, count)
+    responses = [
+        ("\n" if kind else " ").join(text) for kind, text in zip(kinds, texts, strict=True)
+    ]
+    return [make(f"p{i}", each) for i, each in enumerate(responses)], 2.0 * kinds - 1
+
+
+def test_the_surface_map_finds_what_length_cannot_and_never_saw_the_samples():
+    (queries, own), (candidates, other) = lists_and_prose(40, 0), lists_and_prose(60, 1)
+    (asked, left), (offered, right) = lists_and_prose(8, 2), lists_and_prose(20, 3)
+    truth = np.outer(own, other)
+    found = surface.fit(queries, candidates, truth).scores(asked, offered)
+    assert (np.sign(found) == np.outer(left, right)).mean() > 0.97
+    by_length = length.fit(queries, candidates, truth).scores(asked, offered)
+    assert (np.sign(by_length) == np.outer(left, right)).mean() < 0.75
+
+
+def test_the_surface_map_says_what_it_needs():
+    with pytest.raises(DataError, match="at least two queries"):
+        surface.fit(some(1), some(4), np.ones((1, 4)))
+    with pytest.raises(DataError, match="finite"):
+        surface.fit(some(2), some(2), np.full((2, 2), np.nan))
