@@ -29,7 +29,10 @@ _EFFICIENCY = {"gradients": 0.4, "training": 0.4, "embedding": 0.4}
 
 @dataclass(frozen=True)
 class Workload:
-    """Sizes of a refresh: mean characters and rows a shard, models, and the training's steps."""
+    """Sizes of a refresh: mean characters and rows a shard, models, and the training's steps.
+
+    `epochs` is 0 for a student that is fitted in closed form.
+    """
 
     rows_per_shard: float
     characters: float

@@ -88,7 +88,8 @@ class InfluenceEncoder:
         resemblance: float = 0.0,
         batch_tokens: int = 2048,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The vectors, and which samples are longer than the window and were cut: (N,) bool."""
+        """Unit vectors (N, d) float32 of samples in this role, in their order, and which of them
+        are longer than the window and were cut: (N,) bool. `resemblance` is for queries."""
         self.model.eval()
         vectors = np.empty((len(samples), self.dimension), dtype=np.float32)
         truncated = np.zeros(len(samples), dtype=bool)

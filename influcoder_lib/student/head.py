@@ -23,7 +23,7 @@ PARTS = 2
 _CENTRES = torch.arange(0, 8.5, 0.5)
 _WIDTH = 0.5
 # Both parts of a candidate's vector, each at most of length 1, fit into one of length 1.
-_HALF = 0.5**0.5
+_ROOT_HALF = 0.5**0.5
 
 
 class KernelHead(Module):
@@ -37,7 +37,8 @@ class KernelHead(Module):
     numbers, is what the last layer makes of the sample, as an untrained encoder compares it. The
     last number makes up a candidate's length to 1; a query has 0 there, so it changes no score.
     A query whose second part is 0 has cosines in proportion to the expected influences, and
-    `blended` sets how much of plain resemblance goes in.
+    `blended` sets how much of plain resemblance goes in. Between two candidates, the cosine orders
+    by the distance of all three parts.
     """
 
     config_keys: ClassVar[list[str]] = ["layers", "width", "dimension", "supports"]
@@ -74,7 +75,7 @@ class KernelHead(Module):
             else:
                 found = self.candidate(given)
                 found = found / found.norm(dim=1, keepdim=True).clamp(min=1)
-                both = torch.cat([found, alike], dim=1) * _HALF
+                both = torch.cat([found, alike], dim=1) * _ROOT_HALF
                 left = (1 - both.square().sum(dim=1, keepdim=True)).clamp(min=0).sqrt()
                 vectors = torch.cat([both, left], dim=1)
         features["sentence_embedding"] = vectors
