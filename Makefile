@@ -51,4 +51,4 @@ tables: .venv/.installed
 
 # Pins that are in the lock already stay; `uv pip compile --upgrade ...` moves them.
 lock: .venv/.installed
-	$(VENV)/uv pip compile pyproject.toml --group demo --group dev --universal --generate-hashes --python-version 3.11 --no-emit-index-url -o requirements.lock
+	$(VENV)/uv pip compile pyproject.toml --all-extras --group demo --group dev --universal --generate-hashes --python-version 3.11 --no-emit-index-url -o requirements.lock
