@@ -3,13 +3,14 @@
 PYTHON ?= python3
 VENV := .venv/bin
 
-.PHONY: help demo ui test lint lock bench tables
+.PHONY: help demo ui test chaos lint lock bench tables
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo   run the whole pipeline on the packaged models and text"
 	@echo "make ui     open the Dagster UI on the same home"
 	@echo "make test   run the tests"
+	@echo "make chaos  kill runs, break files, fill disks: the long form of tests/chaos"
 	@echo "make lint   run ruff, mypy and import-linter"
 	@echo "make bench  measure speed, memory and storage; takes about an hour"
 	@echo "make tables measure how well students follow the teacher and find unsafe rows; an hour"
@@ -36,6 +37,9 @@ ui: .venv/.installed
 
 test: .venv/.installed
 	$(VENV)/python -m pytest
+
+chaos: .venv/.installed
+	$(VENV)/python -m pytest tests/chaos --chaos=full --timeout=3600
 
 lint: .venv/.installed
 	$(VENV)/ruff check
