@@ -144,9 +144,9 @@ def current_plan(workspace: Workspace) -> list[refresh.Step]:
 
 def standing_failures(workspace: Workspace, facts: Facts) -> dict[str, str]:
     """What failed and would fail again, with what was said: the plan leaves it out until something
-    that it is made from changes."""
+    that it is made from changes. What cannot be a shard is among it."""
     by_name = {node.name: node for node in nodes()}
-    return {
+    return workspace.refused | {
         refresh.label(key): message
         for key, (failed, message) in workspace.store.failures().items()
         if key[0] in by_name

@@ -115,7 +115,9 @@ def report_failures(context: dg.OpExecutionContext, home: HomeResource, run: Ref
     """Write down what the plan is now; fail the run, naming everything that could not be made."""
     failed = list(run.failed)
     try:
-        context.log_event(events.plan_event(Survey.of(home.open())))
+        found = Survey.of(home.open())
+        failed += [f"{name}: {message}" for name, message in found.workspace.refused.items()]
+        context.log_event(events.plan_event(found))
     except InflucoderError as error:
         failed.append(str(error))
     if failed:

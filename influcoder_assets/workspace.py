@@ -10,9 +10,9 @@ from influcoder_assets import sources
 from influcoder_assets.config import Settings, load_settings
 from influcoder_assets.registry import Registry
 from influcoder_lib import models
-from influcoder_lib.errors import DataError
+from influcoder_lib.errors import DataError, shown
 from influcoder_lib.refresh import Facts, Key, Node
-from influcoder_lib.samples import SUFFIXES, find_shards
+from influcoder_lib.samples import SUFFIXES, Shards, find_shards
 from influcoder_lib.store import Recipe, Store
 
 
@@ -48,22 +48,32 @@ class Workspace:
         return self.home / "data"
 
     @cached_property
+    def found(self) -> Shards:
+        """What the corpus folder holds."""
+        return find_shards(self.settings.corpus.path)
+
+    @property
     def shards(self) -> dict[str, Path]:
         """Shard files by partition key.
 
         Raises:
-            DataError: there is none, as in a new home or a folder that is not mounted.
+            DataError: there is none, as in a new home or a folder that is not mounted, or all that
+                are there were refused.
         """
-        path = self.settings.corpus.path
-        shards = find_shards(path)
-        if not shards:
-            raise DataError(
-                "The corpus has no shards.",
-                where=f"folder {path}",
-                allowed=f"files that end in {', '.join(SUFFIXES)}",
-                fix="put at least one there, or set corpus.path",
-            )
-        return shards
+        if self.found.files:
+            return self.found.files
+        none = DataError(
+            "The corpus has no shards.",
+            where=f"folder {self.settings.corpus.path}",
+            allowed=f"files that end in {', '.join(SUFFIXES)}",
+            fix="put at least one there, or set corpus.path",
+        )
+        raise next(iter(self.found.refused.values()), none)
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """What in the corpus folder cannot be a shard, as what failed of `corpus`, and why."""
+        return {f"corpus/{shown(name)}": str(e) for name, e in self.found.refused.items()}
 
     @cached_property
     def hashes(self) -> sources.FileHashes:

@@ -32,3 +32,9 @@ class ModelError(InflucoderError):
 
 class StoreError(InflucoderError):
     """A stored artifact is missing, damaged or cannot be written."""
+
+
+def shown(name: str) -> str:
+    """A name that others have chosen, as it may stand in a message: what cannot be printed, or
+    would break the line, is written as an escape."""
+    return name if name.isprintable() else ascii(name)

@@ -6,14 +6,16 @@ from raw files.
 
 import os
 import re
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 import pyarrow as pa
 
-from influcoder_lib.errors import DataError
+from influcoder_lib.errors import DataError, shown
 from influcoder_lib.tables import read_blocks
 
 SAMPLE_SCHEMA = pl.Schema(
@@ -39,6 +41,8 @@ QUARANTINE_SCHEMA = pl.Schema(
 SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
 
 _KEY = re.compile(r"[a-z0-9_.-]+")
+# A file system takes names of 255 bytes, and a key gets endings such as ".json.1f2e3d4c.part".
+_LONGEST_KEY = 200
 
 
 @dataclass(frozen=True)
@@ -105,86 +109,135 @@ def partition_key(relative: str) -> str:
     """Name of a shard: its path relative to the corpus, lower case, "/" written ".".
 
     Raises:
-        DataError: the path holds a character that Dagster's UI or a file system may not take.
+        DataError: the path holds a character that Dagster's UI or a file system may not take, or
+            is too long for the names of the files that are made of the shard.
     """
     key = relative.lower().replace("/", ".")
     if not _KEY.fullmatch(key):
         odd = sorted(set(re.sub(r"[a-z0-9_.-]", "", key)))
         raise DataError(
             f"The name of the shard holds {', '.join(map(repr, odd)) or 'nothing'}.",
-            where=f"file {relative}",
+            where=f"file {shown(relative)}",
             allowed="letters a to z, digits, '_', '.', '-' and '/' between folders",
             fix="rename the file",
+        )
+    if len(key) > _LONGEST_KEY:
+        raise DataError(
+            f"The name of the shard has {len(key)} characters.",
+            where=f"file {relative}",
+            allowed=f"{_LONGEST_KEY} characters, folders included",
+            fix="rename the file or its folders",
         )
     return key
 
 
-def find_shards(folder: Path) -> dict[str, Path]:
-    """Every shard below a folder by partition key, in the order of the keys.
+class Shards(NamedTuple):
+    """What a corpus folder holds: files by partition key, in the order of the keys; and by relative
+    path what cannot be a shard, and why. One of these stops none of the others."""
+
+    files: dict[str, Path]
+    refused: dict[str, DataError]
+
+
+def find_shards(folder: Path) -> Shards:
+    """Every shard below a folder.
 
     A shard ends in one of `SUFFIXES` (in any case); other files, and hidden files and folders, are
     none. `folder` may also be one shard's own file.
 
+    Refused are a link that leaves the folder, leads nowhere, in a circle or to a folder, what is no
+    regular file (a pipe, a device), a name that makes no partition key, and all files whose names
+    make the same one.
+
     Raises:
-        DataError: the folder is missing or unreadable, a link leaves it or leads nowhere, a name
-            makes no partition key, or two names make the same one.
+        DataError: the folder is missing, or it or one below it cannot be read.
     """
     if folder.is_file():
-        return {partition_key(folder.name): folder}
+        return Shards({partition_key(folder.name): folder}, {})
     if not folder.is_dir():
         raise DataError(
             "The corpus folder does not exist.",
             where=f"folder {folder}",
             fix="create it, or set corpus.path",
         )
-    shards: dict[str, Path] = {}
-    for path in _visible_files(folder):
-        if not path.name.lower().endswith(SUFFIXES):
-            continue
-        relative = path.relative_to(folder).as_posix()
-        key = partition_key(relative)
-        if key in shards:
-            raise DataError(
-                f"Two files make the same partition key {key!r}.",
-                where=f"files {shards[key].relative_to(folder).as_posix()} and {relative}",
-                fix="rename one of them",
-            )
-        shards[key] = path
-    return dict(sorted(shards.items()))
+    claims: dict[str, list[Path]] = {}
+    refused: dict[str, DataError] = {}
+    for path in _visible(folder):
+        try:
+            if key := _key_of(path, folder):
+                claims.setdefault(key, []).append(path)
+        except DataError as error:
+            refused[path.relative_to(folder).as_posix()] = error
+    for key in [key for key, paths in claims.items() if len(paths) > 1]:
+        names = [path.relative_to(folder).as_posix() for path in claims.pop(key)]
+        refused |= dict.fromkeys(names, _same_key(key, names))
+    return Shards({key: claims[key][0] for key in sorted(claims)}, refused)
 
 
-def _visible_files(folder: Path) -> Iterator[Path]:
-    """Files below a folder in a fixed order, hidden ones left out, links checked."""
-    root = folder.resolve()
-    for parent, folders, files in os.walk(folder, onerror=_refuse):
+def _visible(folder: Path) -> Iterator[Path]:
+    """Files, and links to folders, below a folder in a fixed order, hidden ones left out."""
+    for parent, folders, files in os.walk(folder, onerror=_cannot_read):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in folders:
-            _check_link(Path(parent, name), root)
-        for name in sorted(files):
-            path = Path(parent, name)
-            if name.startswith("."):
-                continue
-            _check_link(path, root)
-            yield path
+        links = [name for name in folders if Path(parent, name).is_symlink()]
+        for name in sorted([*files, *links]):
+            if not name.startswith("."):
+                yield Path(parent, name)
 
 
-def _check_link(path: Path, root: Path) -> None:
-    if not path.is_symlink():
-        return
-    target = path.resolve()
-    if not target.exists():
+def _key_of(path: Path, folder: Path) -> str | None:
+    """Partition key of a shard; None for a file that is none, or has just vanished.
+
+    Raises:
+        DataError: it is refused.
+    """
+    if path.is_symlink():
+        _check_link(path, folder)
+    if not path.name.lower().endswith(SUFFIXES):
+        return None
+    try:
+        kind = path.stat().st_mode
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(kind):
         raise DataError(
-            "A link leads nowhere.", where=f"file {path}, which points to {target}", fix="remove it"
+            "A shard is no regular file, but a pipe, a device or a socket.",
+            where=f"file {_told(path, folder)}",
+            fix="remove it, or put a file in its place",
         )
-    if not target.is_relative_to(root):
+    return partition_key(path.relative_to(folder).as_posix())
+
+
+def _check_link(path: Path, folder: Path) -> None:
+    where = f"file {_told(path, folder)}, which points to {shown(str(path.readlink()))}"
+    try:
+        target = Path(os.path.realpath(path, strict=True))
+    except OSError as error:
+        raise DataError(
+            f"A link leads nowhere ({error.strerror}).", where=where, fix="remove it"
+        ) from error
+    if not target.is_relative_to(folder.resolve()):
         raise DataError(
             "A link leaves the corpus folder.",
-            where=f"file {path}, which points to {target}",
-            fix="copy the file into the folder",
+            where=f"{where}, at {shown(str(target))}",
+            fix="copy what it points to into the folder",
         )
+    if target.is_dir():
+        raise DataError("A link to a folder is not followed.", where=where, fix="remove it")
 
 
-def _refuse(error: OSError) -> None:
+def _same_key(key: str, names: Sequence[str]) -> DataError:
+    return DataError(
+        f"{len(names)} files make the same partition key {key!r}, and none of them is used.",
+        where=f"files {' and '.join(map(shown, names))}",
+        fix="rename all but one of them",
+    )
+
+
+def _told(path: Path, folder: Path) -> str:
+    return shown(path.relative_to(folder).as_posix())
+
+
+def _cannot_read(error: OSError) -> None:
     raise DataError(
         "A folder of the corpus cannot be read.", where=f"folder {error.filename}: {error.strerror}"
     ) from error

@@ -49,7 +49,7 @@ def _prompts(*paths: Path) -> set[str]:
 
 @needs_packages
 def test_every_shard_has_rows_of_every_label(home: Path, counts: DemoCounts) -> None:
-    assert list(find_shards(home / "corpus")) == [f"{name}.jsonl" for name in sorted(SHARDS)]
+    assert list(find_shards(home / "corpus").files) == [f"{name}.jsonl" for name in sorted(SHARDS)]
     assert len(counts.shards) >= 8
     for name, labels in counts.shards.items():
         found = Counter(row["label"] for row in _rows(home / "corpus" / f"{name}.jsonl"))
@@ -107,7 +107,7 @@ def test_the_categories_left_out_give_no_rows(home: Path, counts: DemoCounts) ->
 @needs_packages
 def test_the_shards_hold_no_bad_rows(home: Path, counts: DemoCounts, tmp_path: Path) -> None:
     columns = Columns(label="label", source="source")
-    for key, path in find_shards(home / "corpus").items():
+    for key, path in find_shards(home / "corpus").files.items():
         done = ingest(path, key, columns, tmp_path / "s", tmp_path / "q", 200_000)
         assert done.quarantined == 0
         assert done.valid == sum(counts.shards[path.stem].values())
