@@ -11,7 +11,7 @@ rows are padded on the right, where a causal decoder lets nothing flow back, so 
 neighbours change a gradient.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,20 +25,22 @@ from influcoder_lib.models import TargetModel
 from influcoder_lib.samples import Sample
 from influcoder_lib.teacher import attention
 from influcoder_lib.teacher.adapters import AdaptedLayer
-from influcoder_lib.teacher.sketch import CountSketch
+from influcoder_lib.teacher.sketch import Sketch
 from influcoder_lib.teacher.tokens import Span, SpanEncoder, batches
 
 CODE_VERSION = "3"
 # Logits of so many tokens over a vocabulary of 50,000 stay in the cache of most CPUs.
 _ROWS = 32
 
+Sink = Callable[[str, Tensor], None]
+
 
 @dataclass(frozen=True)
 class FeatureBatch:
     """Gradient features of some samples: indices into the samples given, rows (n, D) float32.
 
-    Rows are L2-normalised. A sample without a finite, non-zero gradient has no row; it is in
-    `unusable` with its reason.
+    Rows are what the sketch makes of a gradient: L2-normalised by a CountSketch. A sample without
+    a finite, non-zero gradient has no row; it is in `unusable` with its reason.
     """
 
     indices: list[int]
@@ -54,7 +56,7 @@ class GradientFeatures:
         self,
         target: TargetModel,
         layers: Sequence[AdaptedLayer],
-        sketch: CountSketch,
+        sketch: Sketch,
         window: int,
         tokens_per_batch: int,
     ) -> None:
@@ -91,12 +93,17 @@ class GradientFeatures:
         def keep(name: str, gradient: Tensor) -> None:
             collected[name] = collected[name] + gradient if name in collected else gradient
 
-        self._backward(spans, keep)
+        backward(self.target, spans, self.layers, keep)
         return collected
 
     def _batch(self, indices: list[int], spans: list[Span]) -> FeatureBatch:
         accumulator = self.sketch.empty(len(spans), self.target.model.device)
-        self._backward(spans, lambda name, grad: self.sketch.add(accumulator, name, grad))
+        backward(
+            self.target,
+            spans,
+            self.layers,
+            lambda name, grad: self.sketch.add(accumulator, name, grad),
+        )
         rows = accumulator.T.cpu()
         norms = rows.norm(dim=1)
         good = torch.isfinite(norms) & (norms > 0)
@@ -106,34 +113,48 @@ class GradientFeatures:
             if not fine
         }
         kept = [index for index, fine in zip(indices, good.tolist(), strict=True) if fine]
-        unit = (rows[good] / norms[good, None]).numpy()
-        return FeatureBatch(kept, unit, unusable, sum(len(span.ids) for span in spans))
+        found = self.sketch.features(rows[good]).numpy()
+        return FeatureBatch(kept, found, unusable, sum(len(span.ids) for span in spans))
 
-    def _backward(self, spans: Sequence[Span], sink: Any) -> None:
-        model = self.target.model
-        ids, targets = (tensor.to(model.device) for tensor in self._pad(spans))
-        if model.device.type == "cpu":
-            attention.select(model, ids.shape[1])
-        narrow = self.target.dtype == torch.bfloat16
-        predicted = targets.roll(-1, dims=1) >= 0
-        with _Hooks(self.layers, model, len(spans), predicted, sink), torch.enable_grad():
-            with torch.autocast(model.device.type, torch.bfloat16, enabled=narrow):
-                logits = model(input_ids=ids, use_cache=False).logits
-            logits.backward(_loss_gradient(logits.detach(), targets[targets >= 0], predicted))
 
-    def _pad(self, spans: Sequence[Span]) -> tuple[Tensor, Tensor]:
-        """Right-padded ids and targets (-1 outside the loss), each (n, longest)."""
-        longest = max(len(span.ids) for span in spans)
-        tokenizer = self.target.tokenizer
-        fill = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-        ids = torch.full((len(spans), longest), fill)
-        targets = torch.full((len(spans), longest), -1)
-        for row, span in enumerate(spans):
-            ids[row, : len(span.ids)] = torch.tensor(span.ids)
-            # The first token of a row has nothing before it that could predict it.
-            start = max(1, span.loss_start)
-            targets[row, start : len(span.ids)] = torch.tensor(span.ids[start:])
-        return ids, targets
+def backward(
+    target: TargetModel,
+    spans: Sequence[Span],
+    layers: Sequence[AdaptedLayer] = (),
+    sink: Sink = lambda name, gradients: None,
+) -> None:
+    """One forward and backward of a batch, whose loss is the sum of the spans' mean losses.
+
+    Every sample's own gradients of the layers' factors go into `sink` by factor name, those of a
+    layer that is used twice in two parts. Parameters of the model that ask for a gradient get it.
+
+    Raises:
+        ModelError: a layer mixes the rows of a batch, so samples cannot be told apart.
+    """
+    model = target.model
+    ids, targets = (tensor.to(model.device) for tensor in _pad(target, spans))
+    if model.device.type == "cpu":
+        attention.select(model, ids.shape[1])
+    narrow = target.dtype == torch.bfloat16
+    predicted = targets.roll(-1, dims=1) >= 0
+    with _Hooks(layers, model, len(spans), predicted, sink), torch.enable_grad():
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=narrow):
+            logits = model(input_ids=ids, use_cache=False).logits
+        logits.backward(_loss_gradient(logits.detach(), targets[targets >= 0], predicted))
+
+
+def _pad(target: TargetModel, spans: Sequence[Span]) -> tuple[Tensor, Tensor]:
+    """Right-padded ids and targets (-1 outside the loss), each (n, longest)."""
+    longest = max(len(span.ids) for span in spans)
+    pad = target.tokenizer.pad_token_id
+    ids = torch.full((len(spans), longest), pad if pad is not None else 0)
+    targets = torch.full((len(spans), longest), -1)
+    for row, span in enumerate(spans):
+        ids[row, : len(span.ids)] = torch.tensor(span.ids)
+        # The first token of a row has nothing before it that could predict it.
+        start = max(1, span.loss_start)
+        targets[row, start : len(span.ids)] = torch.tensor(span.ids[start:])
+    return ids, targets
 
 
 class _Hooks:
@@ -145,7 +166,7 @@ class _Hooks:
         model: Any,
         samples: int,
         predicted: Tensor,
-        sink: Any,
+        sink: Sink,
     ) -> None:
         self.samples = samples
         self.sink = sink

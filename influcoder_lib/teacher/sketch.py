@@ -1,17 +1,37 @@
-"""CountSketch of a gradient, accumulated layer by layer so that the whole of it never exists.
+"""What a gradient is compressed with, layer by layer so that the whole of it never exists.
 
-Charikar, Chen, Farach-Colton, "Finding frequent items in data streams" (2002): every coordinate
+CountSketch: Charikar, Chen, Farach-Colton, "Finding frequent items in data streams" (2002): every coordinate
 goes to one of D buckets with a random sign. The map is linear and keeps inner products in
 expectation; the variance of a cosine is about 1/D.
 """
 
 import functools
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from influcoder_lib import fingerprint
+
+
+class Sketch(Protocol):
+    """What is asked of a compression; `dimensions` is how many numbers a sample keeps."""
+
+    @property
+    def dimensions(self) -> int: ...
+
+    def empty(self, samples: int, device: torch.device) -> Tensor:
+        """Accumulator for `add`: zeros (D, samples) float32."""
+        ...
+
+    def add(self, accumulator: Tensor, name: str, gradients: Tensor) -> None:
+        """Add one layer: gradients (samples, ...) float32 into accumulator (D, samples)."""
+        ...
+
+    def features(self, rows: Tensor) -> Tensor:
+        """Features (n, D) of accumulated rows (n, D), all of them finite and none zero."""
+        ...
 
 
 class CountSketch:
@@ -34,6 +54,10 @@ class CountSketch:
         flat = gradients.reshape(len(gradients), -1)
         buckets, signs = self.hashes(name, flat.shape[1], str(accumulator.device))
         accumulator.index_add_(0, buckets, flat.T * signs[:, None])
+
+    def features(self, rows: Tensor) -> Tensor:
+        """Unit rows (n, D) of rows (n, D)."""
+        return rows / rows.norm(dim=1, keepdim=True)
 
     def hashes(self, name: str, coordinates: int, device: str = "cpu") -> tuple[Tensor, Tensor]:
         """Bucket (P,) int64 and sign (P,) float32 of every coordinate of a layer."""
