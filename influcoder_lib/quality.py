@@ -9,7 +9,6 @@ import torch
 from influcoder_lib.evaluation.shard_fidelity import ShardFidelity
 from influcoder_lib.samples import Sample
 from influcoder_lib.teacher.gradients import GradientFeatures
-from influcoder_lib.teacher.sketch import CountSketch
 
 _UNIT = 2e-3
 # Rounding to float16 changes each number of a vector, and so its length, by less than this.
@@ -77,7 +76,7 @@ def sketch_error(engine: GradientFeatures, samples: Sequence[Sample]) -> Finding
     """
     spans = engine.spans.encode(samples)
     full: dict[str, torch.Tensor] = engine.gradients(spans)
-    sketch: CountSketch = engine.sketch
+    sketch = engine.sketch
     accumulator = sketch.empty(len(spans), next(iter(full.values())).device)
     for name, gradient in full.items():
         sketch.add(accumulator, name, gradient)

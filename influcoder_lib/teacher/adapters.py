@@ -183,3 +183,8 @@ def _blocks(model: Any) -> tuple[str, nn.ModuleList]:
 def _d_in(module: nn.Module) -> int:
     weight: Any = module.weight
     return weight.shape[0] if isinstance(module, Conv1D) else weight.shape[1]
+
+
+def d_out(module: Any) -> int:
+    """Width of a linear layer's output."""
+    return int(module.weight.shape[1 if isinstance(module, Conv1D) else 0])

@@ -1,8 +1,8 @@
 """What a gradient is compressed with, layer by layer so that the whole of it never exists.
 
-CountSketch: Charikar, Chen, Farach-Colton, "Finding frequent items in data streams" (2002): every coordinate
-goes to one of D buckets with a random sign. The map is linear and keeps inner products in
-expectation; the variance of a cosine is about 1/D.
+CountSketch (Charikar, Chen, Farach-Colton, "Finding frequent items in data streams", 2002): every
+coordinate goes to one of D buckets with a random sign. The map is linear and keeps inner products
+in expectation; the variance of a cosine is about 1/D.
 """
 
 import functools

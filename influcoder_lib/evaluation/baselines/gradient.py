@@ -10,6 +10,7 @@ from influcoder_lib.errors import DataError
 from influcoder_lib.samples import Sample
 from influcoder_lib.teacher import rankings
 
+# Features (n, D) of samples in their order, without those of samples that have none.
 Features = Callable[[Sequence[Sample]], NDArray[np.float16]]
 
 
@@ -34,16 +35,22 @@ class GradientCosine:
         """
         if not queries or not candidates:
             return np.zeros((len(queries), len(candidates)), dtype=np.float32)
-        sides = [self._of(queries), self._of(candidates)]
+        sides = [features_of(self.features, each) for each in (queries, candidates)]
         if self.mean is not None:
             sides = [rankings.centre(each, self.mean) for each in sides]
         return rankings.influence(*sides)
 
-    def _of(self, samples: Sequence[Sample]) -> NDArray[np.float16]:
-        found = self.features(samples)
-        if len(found) != len(samples):
-            raise DataError(
-                f"{len(samples) - len(found)} of {len(samples)} samples have no gradient.",
-                fix="leave out samples that the teacher cannot read",
-            )
-        return found
+
+def features_of(features: Features, samples: Sequence[Sample]) -> NDArray[np.float16]:
+    """Features (n, D) of all the samples.
+
+    Raises:
+        DataError: a sample has none.
+    """
+    found = features(samples)
+    if len(found) != len(samples):
+        raise DataError(
+            f"{len(samples) - len(found)} of {len(samples)} samples have no gradient.",
+            fix="leave out samples that the teacher cannot read",
+        )
+    return found
