@@ -56,9 +56,9 @@ def main() -> None:
     measure.show(figures, given.json)
 
 
-def arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = measure.parser(__doc__)
+def parser_of_data(doc: str) -> argparse.ArgumentParser:
+    """A command line that names a pool, the references and what is distilled from."""
+    parser = measure.parser(doc)
     parser.add_argument(
         "--pool", type=Path, nargs="+", default=[_DATA / "toxicity_pool_dev.parquet"]
     )
@@ -72,11 +72,17 @@ def arguments() -> argparse.Namespace:
         default=[_DATA / "dolly.parquet", _DATA / "unsafe_distil.parquet"],
         help="files with prompt, response and label; where there is a split, its rows `distil`",
     )
-    parser.add_argument("--benign", type=int, help="benign rows of the pool; default: all")
     parser.add_argument("--candidates", type=int, default=700, help="benign rows to distill from")
     parser.add_argument("--queries", type=int, default=150, help="unsafe rows to distill from")
-    parser.add_argument("--teacher", type=int, default=0, help="benign rows of the teacher's table")
     parser.add_argument("--runs", type=Path, default=Path("bench/runs"), help="what is kept")
+    return parser
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = parser_of_data(__doc__)
+    parser.add_argument("--benign", type=int, help="benign rows of the pool; default: all")
+    parser.add_argument("--teacher", type=int, default=0, help="benign rows of the teacher's table")
     return parser.parse_args()
 
 
