@@ -82,7 +82,7 @@ def influence_encoder(task: Task) -> None:
         "behavior_queries",
     ),
     sources=("base_encoder",),
-    code_version="3",
+    code_version="4",
     settings=lambda s: {
         name: each.model_dump(
             mode="json",

@@ -27,7 +27,7 @@ class Reads(Protocol):
 
 class StoredVectors:
     """An encoder whose vectors of candidates are kept in a row store, so that a sample is embedded
-    once. Queries are few, and computed when they are asked for.
+    once. Queries are few: they are computed when they are asked for, and remembered.
 
     `open_encoder` is called only if something has to be computed; `computed` counts the samples
     that were.
@@ -40,6 +40,7 @@ class StoredVectors:
         self.rows = rows
         self.say = say
         self.computed = 0
+        self._queries: dict[tuple[float, tuple[str, ...]], np.ndarray] = {}
 
     def encode(self, samples: Sequence[Sample]) -> np.ndarray:
         """Unit vectors (N, d) float32 of candidates, in their order; (0, d) of none."""
@@ -48,7 +49,10 @@ class StoredVectors:
 
     def encode_queries(self, samples: Sequence[Sample], resemblance: float = 0.0) -> np.ndarray:
         """Unit vectors (N, d) float32 of queries, in their order; (0, d) of none."""
-        return self.open_encoder().read(samples, "query", resemblance)[0]
+        asked = resemblance, tuple(each.sample_id for each in samples)
+        if asked not in self._queries:
+            self._queries[asked] = self.open_encoder().read(samples, "query", resemblance)[0]
+        return self._queries[asked]
 
     def embed(self, blocks: Iterable[Sequence[Sample]], total: int) -> None:
         """Embed and store those of `total` samples, given in blocks, that have no vector yet."""

@@ -18,7 +18,7 @@ from influcoder_lib.samples import Sample
 ENCODER = "influence encoder"
 ALONE = "the same, influence alone"
 UNTRAINED = "untrained encoder"
-CHEAP = ("response length", "length map", "BM25", UNTRAINED)
+CHEAP = ("response length", "length map", "surface map", "BM25", UNTRAINED)
 FIDELITY = ("per query", "aggregated", "per query, length out", "aggregated, length out")
 
 
@@ -98,7 +98,7 @@ def retrieval_table(
     columns = ["predictor", *(f"AUPRC, {name}" for name in groups)]
     note = (
         f"{is_positive.sum()} of {len(labels)} samples are {positive}; none was trained on, "
-        "but the queries include those that the encoder and the length map learnt from. "
+        "but the queries include those that the encoder and the two maps learnt from. "
         f"Scores are the {statistic} over the behavior's queries, the encoder's with the share of "
         "plain resemblance that decisions use; trained predictors: mean and spread over seeds."
     )
@@ -119,7 +119,7 @@ def headline(tables: Sequence[Table]) -> str:
             (lost if best[1] >= own else won).append(where)
     if not lost:
         return (
-            "The influence encoder beats length, BM25 and the untrained encoder in all "
+            "The influence encoder beats length, surface, BM25 and the untrained encoder in all "
             f"{len(won)} comparisons."
         )
     return (

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from influcoder_lib import fingerprint, metrics
-from influcoder_lib.evaluation.baselines import bm25, encoder, length
+from influcoder_lib.evaluation.baselines import bm25, encoder, length, surface
 from influcoder_lib.evaluation.comparison import (
     ALONE,
     ENCODER,
@@ -72,18 +72,23 @@ class Contenders:
         self, queries: Sequence[Sample], candidates: Sequence[Sample], resemblance: float = 0.0
     ) -> list[Predictor]:
         """Scores of every predictor, cheapest first, the trained encoder (a matrix a seed) last,
-        with this share of plain resemblance, and before it without."""
-        length_map = length.fit(self.train.queries, self.train.candidates, self.train.influence)
+        with this share of plain resemblance, and before it without, where that makes a difference.
+        The surface map needs two queries and two candidates to learn from."""
+        known = self.train.queries, self.train.candidates, self.train.influence
         single = (
             length.ResponseLength(),
-            length_map,
+            length.fit(*known),
+            *([surface.fit(*known)] if min(self.train.influence.shape) > 1 else []),
             bm25.Bm25(),
             encoder.EncoderCosine(self.untrained, UNTRAINED),
         )
+        own = self._own(ENCODER, queries, candidates, resemblance)
+        alone = self._own(ALONE, queries, candidates, 0.0) if resemblance else own
+        differs = any(map(_differ, alone.scores, own.scores))
         return [
             *(Predictor(each.name, [each.scores(queries, candidates)]) for each in single),
-            *([self._own(ALONE, queries, candidates, 0.0)] if resemblance else []),
-            self._own(ENCODER, queries, candidates, resemblance),
+            *([alone] if differs else []),
+            own,
         ]
 
     def _own(
@@ -91,6 +96,10 @@ class Contenders:
     ) -> Predictor:
         cosines = [encoder.EncoderCosine(one, name, share) for one in self.trained]
         return Predictor(name, [each.scores(queries, candidates) for each in cosines])
+
+
+def _differ(left: np.ndarray, right: np.ndarray) -> bool:
+    return not np.array_equal(left, right)
 
 
 def teacher_predictors(

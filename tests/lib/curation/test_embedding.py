@@ -88,3 +88,15 @@ def test_a_query_s_vector_is_its_own_and_never_a_stored_candidate_s(tmp_path):
     candidates = vectors.encode([sample(1)])
     np.testing.assert_allclose(vectors.encode_queries([sample(1)]), -candidates, atol=5e-4)
     np.testing.assert_array_equal(vectors.encode([sample(1)]), candidates)
+
+
+def test_the_same_queries_are_read_once_for_each_share_of_resemblance(tmp_path):
+    encoder = Counting()
+    vectors = stored(tmp_path, encoder)
+    asked = [sample(number) for number in range(3)]
+    first = vectors.encode_queries(asked, 0.5)
+    np.testing.assert_array_equal(vectors.encode_queries(asked, 0.5), first)
+    assert set(encoder.met.values()) == {1}
+    np.testing.assert_array_equal(vectors.encode_queries(asked[::-1], 0.5), first[::-1])
+    vectors.encode_queries(asked, 0.0)
+    assert set(encoder.met.values()) == {3}
