@@ -8,6 +8,7 @@ import polars as pl
 
 from influcoder_lib import fingerprint, metrics
 from influcoder_lib.evaluation.baselines import bm25, encoder, length, surface
+from influcoder_lib.evaluation.baselines.base import Baseline
 from influcoder_lib.evaluation.comparison import (
     ALONE,
     ENCODER,
@@ -75,13 +76,13 @@ class Contenders:
         with this share of plain resemblance, and before it without, where that makes a difference.
         The surface map needs two queries and two candidates to learn from."""
         known = self.train.queries, self.train.candidates, self.train.influence
-        single = (
+        single: list[Baseline] = [
             length.ResponseLength(),
             length.fit(*known),
             *([surface.fit(*known)] if min(self.train.influence.shape) > 1 else []),
             bm25.Bm25(),
             encoder.EncoderCosine(self.untrained, UNTRAINED),
-        )
+        ]
         own = self._own(ENCODER, queries, candidates, resemblance)
         alone = self._own(ALONE, queries, candidates, 0.0) if resemblance else own
         differs = any(map(_differ, alone.scores, own.scores))
