@@ -6,7 +6,7 @@ import sys
 
 BENCHES = {
     "speed": ("gradients", "embedding", "search", "pipeline", "storage", "refresh"),
-    "tables": ("fidelity", "toxicity", "attribution", "scaling"),
+    "tables": ("fidelity", "toxicity", "attribution", "curation", "calibration", "scaling"),
 }
 
 
