@@ -1,0 +1,89 @@
+"""A second pair of sources for bench.fidelity: unsafe replies ask, benign rows are candidates.
+
+Writes a folder of the shape of ../shared/data/fidelity into `--out`: the rows that bench.toxicity
+distils from, with their gradients, a seeded third of both sides as the split `dev`, which is
+apart from the others by prompt. Then
+
+    python -m bench.fidelity --train FOLDER --test FOLDER
+
+The influence is that of the same sketches which are trained on. Gradients are kept in `--runs`. The
+default takes seven minutes on two cores, none after bench.toxicity or bench.curation.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from bench import measure, toxicity
+from bench.distilling import Kept
+from influcoder_lib import models
+from influcoder_lib.samples import Sample
+from influcoder_lib.teacher import rankings
+
+_DEV = 1 / 3
+
+
+def main() -> None:
+    """Compute gradients and write the folder."""
+    given = arguments()
+    models.quiet()
+    pool, references, distil = (
+        toxicity.frame_of(path) for path in (given.pool, given.references, given.distil)
+    )
+    known = pl.concat([pool.select("prompt"), references.select("prompt")])
+    distil = toxicity.apart(distil, known)
+    benign = distil.filter(pl.col("label") == "benign").select("prompt", "response")
+    queries, candidates = toxicity.sides(given, distil)
+    among = set(benign.iter_rows())
+    candidates = [each for each in candidates if (each.prompt, each.response) in among]
+    kept = Kept(given.runs)
+    write(given.out, queries, candidates, kept.gradients(queries), kept.gradients(candidates))
+    measure.say(f"{len(queries)} queries x {len(candidates)} candidates in {given.out}")
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = toxicity.parser_of_data(__doc__)
+    parser.add_argument("--out", type=Path, default=Path("bench/runs/pair"))
+    return parser.parse_args()
+
+
+def write(
+    folder: Path,
+    queries: list[Sample],
+    candidates: list[Sample],
+    asked: np.ndarray,
+    offered: np.ndarray,
+) -> None:
+    """Write the samples, their features (n, D), and the influence between them, raw and centred by
+    the mean of the candidates that are trained on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    splits = [_splits(side) for side in (queries, candidates)]
+    for name, side, split, response in (
+        ("queries", queries, splits[0], "target"),
+        ("candidates", candidates, splits[1], "response"),
+    ):
+        rows = [(each.sample_id, each.prompt, each.response) for each in side]
+        frame = pl.DataFrame(rows, ["id", "prompt", response], orient="row")
+        frame.with_columns(split=pl.Series(split)).write_parquet(folder / f"{name}.parquet")
+    np.save(folder / "query_features.npy", asked)
+    np.save(folder / "candidate_features.npy", offered)
+    mean = rankings.centring_mean(offered[np.array(splits[1]) == "train"])
+    raw = asked.astype(np.float32) @ offered.astype(np.float32).T
+    np.save(folder / "influence.npy", raw)
+    centred = rankings.centre(asked, mean) @ rankings.centre(offered, mean).T
+    np.save(folder / "influence_centred.npy", centred)
+
+
+def _splits(side: list[Sample]) -> list[str]:
+    """`dev` for a seeded third of the prompts, `train` for the others."""
+    prompts = sorted({rankings.normalise_prompt(each.prompt) for each in side})
+    drawn = np.random.default_rng(0).permutation(len(prompts))[: round(_DEV * len(prompts))]
+    dev = {prompts[row] for row in drawn}
+    return ["dev" if rankings.normalise_prompt(each.prompt) in dev else "train" for each in side]
+
+
+if __name__ == "__main__":
+    main()
