@@ -5,17 +5,23 @@ adapter, dtype, window, sketch, code version). Each segment is one file, written
 all, so a killed run loses at most the segment in hand and the next one goes on. With each vector
 it is kept whether the sample was cut to fit, and with each sample that has none, why, so that
 what is stored never takes a model to read.
+
+What the ids of many segments are is written down beside them, in one file, so that opening a store
+of thousands costs no more than one of a few; without that file it takes longer, and no more.
 """
 
 import functools
 import json
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save, save_file
 
 from influcoder_lib import fingerprint
 from influcoder_lib.errors import StoreError
@@ -24,6 +30,10 @@ from influcoder_lib.store import write_atomically
 
 FORMAT = "2"
 """Layout of a segment; part of every key, so that segments of another layout are not read."""
+
+_MEMORY = ".segments.safetensors"
+# So many segments that had to be opened one by one are worth being written down.
+_MANY = 64
 
 
 class RowStore:
@@ -38,6 +48,7 @@ class RowStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._clear()
+        self._recall()
         self.catch_up()
 
     def __contains__(self, sample_id: str) -> bool:
@@ -57,6 +68,8 @@ class RowStore:
             self._clear()
         for path in sorted(paths - self._read):
             self._register(path)
+        if len(self._fresh) >= _MANY:
+            self._remember()
 
     def append(
         self, sample_ids: Sequence[str], rows: np.ndarray, truncated: np.ndarray | None = None
@@ -110,6 +123,7 @@ class RowStore:
         self._starts: list[int] = []
         self._end = 0
         self._read: set[Path] = set()
+        self._fresh: list[_Ids] = []
         self.refused: dict[str, str] = {}
 
     def _register(self, path: Path) -> None:
@@ -128,14 +142,87 @@ class RowStore:
 
     def _register_segment(self, path: Path) -> None:
         with safe_open(path, framework="numpy") as segment:
-            ids, truncated = segment.get_tensor("ids"), segment.get_tensor("truncated")
-        keys = np.ascontiguousarray(ids).view("S16").ravel()
+            found = _Ids(
+                [path.name],
+                [path.stat().st_size],
+                [len(segment.get_tensor("truncated"))],
+                segment.get_tensor("ids").reshape(-1, 16),
+                segment.get_tensor("truncated"),
+            )
+        self._know(found)
+        self._fresh.append(found)
+
+    def _know(self, found: "_Ids") -> None:
+        keys = np.ascontiguousarray(found.ids).view("S16").ravel()
         places = np.arange(self._end, self._end + len(keys))
         self._places.setdefault(keys, places)
-        self._truncated.setdefault(keys[truncated], places[truncated])
-        self._paths.append(path)
-        self._starts.append(self._end)
+        self._truncated.setdefault(keys[found.truncated], places[found.truncated])
+        self._paths += [self.folder / name for name in found.names]
+        ends = self._end + np.cumsum(found.rows)
+        self._starts += [int(end) - rows for end, rows in zip(ends, found.rows, strict=True)]
         self._end += len(keys)
+
+    def _recall(self) -> None:
+        """Know what is written down, if every segment in it is there as it was."""
+        found = _read_ids(self.folder / _MEMORY)
+        paths = [self.folder / name for name in found.names]
+        if found.names and [_size(path) for path in paths] == found.sizes:
+            self._know(found)
+            self._read |= set(paths)
+
+    def _remember(self) -> None:
+        """Write down what is known of all segments that were read."""
+        told = _read_ids(self.folder / _MEMORY)
+        if not set(told.names) <= {path.name for path in self._read}:
+            told = _NOTHING
+        fresh = [each for each in self._fresh if each.names[0] not in told.names]
+        _write_ids(self.folder / _MEMORY, [told, *fresh])
+        self._fresh.clear()
+
+
+class _Ids(NamedTuple):
+    """Segments one after another: their names, bytes and rows; of all rows, the ids (n, 16) uint8
+    and which were truncated (n,) bool."""
+
+    names: list[str]
+    sizes: list[int]
+    rows: list[int]
+    ids: np.ndarray
+    truncated: np.ndarray
+
+
+_NOTHING = _Ids([], [], [], np.empty((0, 16), np.uint8), np.empty(0, bool))
+
+
+def _read_ids(path: Path) -> _Ids:
+    """What is written down; nothing where that cannot be read."""
+    try:
+        with safe_open(path, framework="numpy") as stored:
+            names, sizes, rows = json.loads(stored.metadata()["segments"])
+            return _Ids(
+                names, sizes, rows, stored.get_tensor("ids"), stored.get_tensor("truncated")
+            )
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        return _NOTHING
+
+
+def _write_ids(path: Path, parts: Sequence[_Ids]) -> None:
+    listed = [list(chain.from_iterable(each[place] for each in parts)) for place in range(3)]
+    tensors = {
+        "ids": np.concatenate([each.ids for each in parts]),
+        "truncated": np.concatenate([each.truncated for each in parts]),
+    }
+    # A store that can be read but not written is only slower to open.
+    with suppress(StoreError):
+        write_atomically(path, save(tensors, {"segments": json.dumps(listed)}))
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; -1 if it is not there."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return -1
 
 
 def _stored(path: Path, rows: np.ndarray) -> np.ndarray:

@@ -96,3 +96,85 @@ def test_a_damaged_segment_is_an_error_that_names_it(tmp_path, kept):
     assert "cannot be read" in str(caught.value)
     assert str(segment) in str(caught.value)
     assert "delete that file" in str(caught.value)
+
+
+@pytest.fixture
+def many(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A store of so many segments that they are written down in one file."""
+    monkeypatch.setattr(rows, "_MANY", 3)
+    store = RowStore(tmp_path)
+    for segment in range(4):
+        store.append(ids(4, str(segment)), vectors(4, segment), np.arange(4) == segment)
+    RowStore(tmp_path)
+    return tmp_path
+
+
+def opened(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[RowStore, list[str]]:
+    """A store, and the names of the segments that opening it read."""
+    read: list[str] = []
+
+    def watched(path, **options):
+        read.append(Path(path).name)
+        return rows_safe_open(path, **options)
+
+    rows_safe_open = rows.safe_open
+    with monkeypatch.context() as patch:
+        patch.setattr(rows, "safe_open", watched)
+        return RowStore(folder), [name for name in read if not name.startswith(".")]
+
+
+def same_rows(store: RowStore, segments: range) -> None:
+    for segment in segments:
+        np.testing.assert_array_equal(store.take(ids(4, str(segment))), vectors(4, segment))
+
+
+def test_many_segments_are_known_from_one_file(many, monkeypatch):
+    store, read = opened(many, monkeypatch)
+    assert read == []
+    assert len(store) == 16
+    same_rows(store, range(4))
+    assert store.truncated([name for segment in range(4) for name in ids(4, str(segment))]) == 4
+
+
+def test_segments_that_came_later_are_read_beside_it(many, monkeypatch):
+    RowStore(many).append(ids(4, "4"), vectors(4, 4))
+    store, read = opened(many, monkeypatch)
+    assert len(read) == 1
+    same_rows(store, range(5))
+
+
+@pytest.mark.parametrize("change", ["deleted", "cut", "rewritten", "garbage"])
+def test_what_is_written_down_is_not_believed_against_the_segments(many, monkeypatch, change):
+    memory = next(many.glob(".segments*"))
+    segment = sorted(many.glob("[!.]*"))[0]
+    if change == "deleted":
+        segment.unlink()
+    elif change == "cut":
+        segment.write_bytes(segment.read_bytes()[:-1])
+        with pytest.raises(StoreError, match="cannot be read"):
+            RowStore(many)
+        segment.unlink()
+    elif change == "rewritten":
+        memory.write_bytes(b"")
+    else:
+        memory.write_bytes(memory.read_bytes()[:-9])
+    store, read = opened(many, monkeypatch)
+    assert read
+    lost = 0 if segment.exists() else 4
+    assert len(store) == 16 - lost
+    again, read = opened(many, monkeypatch)
+    assert read == []
+    assert len(again) == 16 - lost
+
+
+def test_a_store_that_cannot_be_written_is_read_all_the_same(tmp_path, monkeypatch):
+    store = RowStore(tmp_path)
+    for segment in range(4):
+        store.append(ids(4, str(segment)), vectors(4, segment))
+    monkeypatch.setattr(rows, "_MANY", 3)
+
+    def refused(path: Path, data: bytes) -> None:
+        raise StoreError("The data folder cannot be written.")
+
+    monkeypatch.setattr(rows, "write_atomically", refused)
+    same_rows(RowStore(tmp_path), range(4))
