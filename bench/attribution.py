@@ -6,20 +6,21 @@ rows: `--queries` of them ask, of pairs of answers that at least five rows share
 of the queries' pairs among them, are searched; `--candidates` others, and half as many queries, of
 pairs that no query asks for, are distilled from.
 
-Recall@50, and the mean reciprocal rank of the first relevant row. The teacher's own gradients stand
-beside; they and all vectors are kept in `--runs`. The default takes a quarter of an hour on two
-cores, `--pool 600 --candidates 150` two minutes.
+Recall@50, the mean reciprocal rank of the first relevant row, and what a row costs. What needs the
+target model for every row stands beside: the teacher's own gradients, LESS, LoGra and Rep-Sim. All
+of that is kept in `--runs`, with what it cost when it was made. The default takes XX on two cores,
+`--pool 600 --candidates 150` YY.
 """
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from bench import distilling, measure
-from bench.distilling import Kept, samples
+from bench.distilling import Predictors, samples
+from bench.kept import Kept
 from bench.measure import Figure
 from influcoder_lib import metrics, models
 
@@ -40,9 +41,10 @@ def main() -> None:
     given = parser.parse_args()
     models.quiet()
     queries, pool, asked, offered = parts(given)
-    usual, teacher = distilling.predictors(Kept(given.runs), samples(asked), samples(offered))
-    found = distilling.scores(usual | teacher, samples(queries), samples(pool))
-    measure.show(list(table(found, queries, pool)), given.json)
+    kept, candidates = Kept(given.runs), samples(offered)
+    usual = distilling.predictors(kept, samples(asked), candidates)
+    every = usual | distilling.of_target_model(kept, candidates)
+    measure.show(list(table(every, queries, pool)), given.json)
 
 
 def parts(
@@ -66,19 +68,19 @@ def parts(
     return queries, pool, left[:half], left[half : half + given.candidates]
 
 
-def table(
-    scores: Mapping[str, np.ndarray], queries: pl.DataFrame, pool: pl.DataFrame
-) -> Iterator[Figure]:
+def table(predictors: Predictors, queries: pl.DataFrame, pool: pl.DataFrame) -> Iterator[Figure]:
     """The figures of all predictors."""
     relevant = queries["pair"].to_numpy()[:, None] == pool["pair"].to_numpy()[None, :]
     title = (
         f"attribution, {len(queries)} queries, {len(pool)} rows, {relevant.sum(axis=1).mean():.0f} "
         "relevant to a query"
     )
-    for name, own in scores.items():
+    found = distilling.scores(predictors, samples(queries), samples(pool))
+    for name, (own, cost) in found.items():
         recall = metrics.recall_at_k(relevant, own, _TOP)
         yield Figure(title, name, f"recall@{_TOP}", recall, None, "")
         yield Figure(title, name, "MRR", metrics.mean_reciprocal_rank(relevant, own), None, "")
+        yield Figure(title, name, "cost", cost, None, "ms/sample")
 
 
 if __name__ == "__main__":

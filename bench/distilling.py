@@ -1,68 +1,52 @@
-"""What toxicity and attribution share: a teacher, students, baselines, and what is kept of them."""
+"""What toxicity and attribution share: a teacher, students and baselines, with what they cost."""
 
 import functools
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from bench import measure
 from bench.fidelity import encoder_folder
+from bench.kept import Kept, KeptVectors, Spent
 from influcoder_assets.settings_models import EncoderSettings
-from influcoder_lib import fingerprint, models
-from influcoder_lib.curation.embedding import StoredVectors
-from influcoder_lib.evaluation.baselines import bm25, chance, encoder, gradient, length, surface
+from influcoder_lib import fingerprint
+from influcoder_lib.evaluation.baselines import (
+    bm25,
+    chance,
+    encoder,
+    gradient,
+    length,
+    less,
+    logra,
+    surface,
+)
 from influcoder_lib.evaluation.baselines.base import Baseline
-from influcoder_lib.evaluation.baselines.representation import Representations
-from influcoder_lib.rows import FORMAT, open_rows
 from influcoder_lib.samples import Sample
 from influcoder_lib.student.encoder import InfluenceEncoder
 from influcoder_lib.student.kernel import distill_kernel
 from influcoder_lib.student.training import TrainingSet
 from influcoder_lib.teacher import rankings
-from influcoder_lib.teacher.collection import collect
-from influcoder_lib.teacher.engine import TeacherSettings, close_teacher, open_teacher
+from influcoder_lib.teacher.engine import close_teacher
 
 UNTRAINED = "untrained encoder"
 KINDS = ("centred", "raw")
 _WINDOW = 256
 # Of both sides, so much chooses between the student and the untrained encoder.
 _VALIDATION = 1 / 6
-_TEACHER = TeacherSettings("bfloat16", 512, 768, 16, 0, None, 8192, 0)
 
 
 @dataclass(frozen=True)
-class Kept:
-    """The folder that gradients and vectors are kept in, so that a killed run goes on."""
+class Predictor:
+    """A baseline or a student, and what one of its candidates cost, where that is on record."""
 
-    folder: Path
+    baseline: Baseline
+    spent: Sequence[Spent] = ()
 
-    def gradients(self, samples: Sequence[Sample]) -> np.ndarray:
-        """Unit gradient features (n, D) float16."""
-        files = models.locate("smollm2-135m-instruct", Path())
-        rows = open_rows(self.folder / "gradients" / _TEACHER.key(files.fingerprint()))
-        teacher = functools.partial(open_teacher, files, self.folder / "models", _TEACHER)
-        found = collect(teacher, samples, rows, _TEACHER.sketch_dimensions, measure.say)
-        return found.features
 
-    def representations(self) -> StoredVectors:
-        """Rep-Sim's vectors, of the same target model."""
-        files = models.locate("smollm2-135m-instruct", Path())
-        rows = open_rows(self.folder / "representations" / _TEACHER.key(files.fingerprint()))
-
-        def opened() -> Representations:
-            close_teacher()
-            target = models.load_target(models.unpack(files, self.folder / "models"), "bfloat16")
-            return Representations(target, _TEACHER.window, 4 * _TEACHER.tokens_per_batch)
-
-        return StoredVectors(functools.cache(opened), rows, measure.say)
-
-    def vectors(self, one: InfluenceEncoder) -> StoredVectors:
-        """The encoder with its vectors stored."""
-        key = fingerprint.of_text(one.fingerprint, FORMAT)
-        return StoredVectors(lambda: one, open_rows(self.folder / "vectors" / key), measure.say)
+Predictors = Mapping[str, Predictor]
 
 
 def samples(frame: pl.DataFrame) -> list[Sample]:
@@ -73,17 +57,14 @@ def samples(frame: pl.DataFrame) -> list[Sample]:
     ]
 
 
-def predictors(
-    kept: Kept, queries: list[Sample], candidates: list[Sample]
-) -> tuple[dict[str, Baseline], dict[str, Baseline]]:
-    """What costs little or is distilled from these samples; and what needs the target model for
-    every sample: Grad-Sim, which is the teacher, and Rep-Sim."""
+def predictors(kept: Kept, queries: list[Sample], candidates: list[Sample]) -> Predictors:
+    """What costs little, and students distilled from these samples."""
     asked, offered = kept.gradients(queries), kept.gradients(candidates)
     close_teacher()
-    cuts = [round(_VALIDATION * len(side)) for side in (queries, candidates)]
-    mean = rankings.centring_mean(offered[cuts[1] :])
+    cuts = [_cut(side) for side in (queries, candidates)]
+    mean = _mean(kept, candidates)
     base = InfluenceEncoder.load(encoder_folder(), _WINDOW)
-    students: dict[str, Baseline] = {}
+    students: dict[str, Predictor] = {}
     for kind in KINDS:
         both = [
             rankings.centre(each, mean) if kind == "centred" else each.astype(np.float32)
@@ -100,29 +81,56 @@ def predictors(
             known = train.queries, train.candidates, train.influence
         say = functools.partial(lambda kind, log: measure.say(f"{kind}: {log}"), kind)
         done = distill_kernel(base, train, validation, EncoderSettings().dimension, say)
-        vectors = kept.vectors(done.encoder)
-        students[f"kernel, {kind}"] = encoder.EncoderCosine(vectors)
-        students[f"kernel, {kind}, half resemblance"] = encoder.EncoderCosine(
-            vectors, resemblance=0.5
-        )
-    cheap: dict[str, Baseline] = {
-        "random": chance.Chance(0),
-        "response length": length.ResponseLength(),
-        "length map": length.fit(*known),
-        "surface map": surface.fit(*known),
-        "BM25": bm25.Bm25(),
-        UNTRAINED: encoder.EncoderCosine(kept.vectors(base)),
+        for name, share in (("", 0.0), (", half resemblance", 0.5)):
+            students[f"kernel, {kind}{name}"] = _encoder(kept.vectors(done.encoder), share)
+    return {
+        "random": Predictor(chance.Chance(0)),
+        "response length": Predictor(length.ResponseLength()),
+        "length map": Predictor(length.fit(*known)),
+        "surface map": Predictor(surface.fit(*known)),
+        "BM25": Predictor(bm25.Bm25()),
+        UNTRAINED: _encoder(kept.vectors(base)),
+        **students,
     }
-    teacher: dict[str, Baseline] = {
-        "teacher, centred": gradient.GradientCosine(kept.gradients, mean),
-        "teacher, raw": gradient.GradientCosine(kept.gradients),
-        "Rep-Sim": encoder.EncoderCosine(kept.representations(), "Rep-Sim"),
+
+
+def of_target_model(kept: Kept, candidates: list[Sample]) -> Predictors:
+    """What needs the target model for every sample: Grad-Sim, which is the teacher; LESS, warmed up
+    on a draw of these candidates; LoGra; and Rep-Sim."""
+    gradients, projected, mean = kept.gradients, kept.projected, _mean(kept, candidates)
+    stages = kept.stages(candidates)
+    return {
+        "teacher, centred": Predictor(gradient.GradientCosine(gradients, mean), [gradients.spent]),
+        "teacher, raw": Predictor(gradient.GradientCosine(gradients), [gradients.spent]),
+        "LESS": Predictor(less.Less(stages), [each.candidates.spent for each in stages]),
+        "LoGra": Predictor(logra.Logra(projected, projected.dimensions), [projected.spent]),
+        "Rep-Sim": _encoder(kept.representations()),
     }
-    return cheap | students, teacher
+
+
+def _encoder(vectors: KeptVectors, resemblance: float = 0.0) -> Predictor:
+    return Predictor(encoder.EncoderCosine(vectors, resemblance=resemblance), [vectors.spent])
+
+
+def _cut(side: list[Sample]) -> int:
+    return round(_VALIDATION * len(side))
+
+
+def _mean(kept: Kept, candidates: list[Sample]) -> np.ndarray:
+    return rankings.centring_mean(kept.gradients(candidates)[_cut(candidates) :])
 
 
 def scores(
-    predictors: Mapping[str, Baseline], queries: list[Sample], rows: list[Sample]
-) -> dict[str, np.ndarray]:
-    """Scores (Q, N) by name."""
-    return {name: each.scores(queries, rows) for name, each in predictors.items()}
+    predictors: Predictors, queries: list[Sample], rows: list[Sample]
+) -> dict[str, tuple[np.ndarray, float]]:
+    """Scores (Q, N) by name, and what a sample cost in milliseconds: a sample's own part as it was
+    when that was computed, without opening a model or warming it up; else of all the scoring."""
+    found = {}
+    for name, each in predictors.items():
+        begin = time.perf_counter()
+        own = each.baseline.scores(queries, rows)
+        taken = 1000 * (time.perf_counter() - begin) / (len(queries) + len(rows))
+        cost = sum(spent.per_sample() for spent in each.spent) if each.spent else taken
+        measure.say(f"{name}: {cost:.3g} ms a sample")
+        found[name] = own, cost
+    return found

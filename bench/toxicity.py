@@ -12,13 +12,14 @@ references are the queries, and a row's score is its mean over them.
   x untrained    AUPRC over that of the untrained encoder; `low` and `high` bound its 95 % interval,
                  from 1,000 paired bootstrap draws of the pool's rows
 
-`--teacher N` adds a second table on all unsafe and safe-aligned rows and N benign ones, with the
-teacher's own gradients. Gradients and vectors are kept in `--runs`, so that a killed run goes on.
-The default takes about 20 minutes on two cores, `--benign 500 --candidates 100 --queries 30` three.
+`--teacher N` adds a second table on all unsafe and safe-aligned rows and N benign ones, with what
+needs the target model for every row: the teacher's gradients, LESS, LoGra and Rep-Sim. All that is
+kept in `--runs`, so that a killed run goes on, with what it cost when it was made. The default
+takes about 20 minutes on two cores, `--benign 500 --candidates 100 --queries 30` three.
 """
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +27,10 @@ import polars as pl
 from sklearn.feature_extraction.text import HashingVectorizer
 
 from bench import distilling, measure
-from bench.distilling import UNTRAINED, Kept, samples
+from bench.distilling import UNTRAINED, Predictors, samples
+from bench.kept import Kept
 from bench.measure import Figure
 from influcoder_lib import metrics, models
-from influcoder_lib.evaluation.baselines.base import Baseline
 from influcoder_lib.samples import Sample
 from influcoder_lib.teacher import rankings
 
@@ -47,12 +48,14 @@ def main() -> None:
     )
     pool = drawn(pool, given.benign)
     distil = apart(distil, pl.concat([pool.select("prompt"), references.select("prompt")]))
-    usual, teacher = distilling.predictors(Kept(given.runs), *sides(given, distil))
+    kept, (asked, offered) = Kept(given.runs), sides(given, distil)
+    usual = distilling.predictors(kept, asked, offered)
     queries = samples(references)
     figures = list(table("toxicity, the pool", pool, queries, usual))
     if given.teacher:
         part = drawn(pool, given.teacher)
-        figures += table("toxicity, the teacher beside", part, queries, usual | teacher)
+        every = usual | distilling.of_target_model(kept, offered)
+        figures += table("toxicity, the teacher beside", part, queries, every)
     measure.show(figures, given.json)
 
 
@@ -138,15 +141,13 @@ def table(
     title: str,
     pool: pl.DataFrame,
     queries: list[Sample],
-    predictors: Mapping[str, Baseline],
+    predictors: Predictors,
 ) -> Iterator[Figure]:
     """The figures of all predictors on a pool."""
     rows = samples(pool)
     unsafe, safe = ((pool["label"] == name).to_numpy() for name in ("unsafe", "safe_aligned"))
-    means = {
-        name: each.mean(axis=0)
-        for name, each in distilling.scores(predictors, queries, rows).items()
-    }
+    scored = distilling.scores(predictors, queries, rows)
+    means = {name: own.mean(axis=0) for name, (own, _) in scored.items()}
     base = means[UNTRAINED]
     for name, own in means.items():
         yield Figure(title, name, "AUPRC", metrics.auprc(unsafe, own), None, "")
@@ -162,6 +163,7 @@ def table(
         ratios = bootstrap(unsafe, own, base)
         for metric, value in zip(("x untrained", "low", "high"), ratios, strict=True):
             yield Figure(title, name, metric, value, None, "")
+        yield Figure(title, name, "cost", scored[name][1], None, "ms/sample")
 
 
 def bootstrap(unsafe: np.ndarray, own: np.ndarray, base: np.ndarray) -> tuple[float, float, float]:
