@@ -30,8 +30,8 @@ from bench import distilling, finetuning, measure, toxicity
 from bench.distilling import Kept, samples
 from bench.measure import Figure
 from influcoder_lib import fingerprint, metrics, models
+from influcoder_lib.atomic import write_atomically
 from influcoder_lib.samples import Sample
-from influcoder_lib.store import write_atomically
 
 _TITLE = "curation"
 _KINDS = {"unsafe": "unsafe", "refusals": "safe_aligned", "benign": "benign"}

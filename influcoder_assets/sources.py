@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from influcoder_lib import fingerprint
+from influcoder_lib.atomic import write_atomically
 from influcoder_lib.curation.decisions import Override, read_overrides
 from influcoder_lib.errors import DataError
-from influcoder_lib.store import Manifest, Store, write_atomically
+from influcoder_lib.store import Manifest, Store
 
 if TYPE_CHECKING:
     from influcoder_assets.workspace import Workspace

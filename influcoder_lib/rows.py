@@ -24,9 +24,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save, save_file
 
 from influcoder_lib import fingerprint
+from influcoder_lib.atomic import write_atomically
 from influcoder_lib.errors import StoreError
 from influcoder_lib.id_table import IdTable, keys_of
-from influcoder_lib.store import write_atomically
 
 FORMAT = "2"
 """Layout of a segment; part of every key, so that segments of another layout are not read."""

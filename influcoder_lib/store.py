@@ -11,17 +11,17 @@ manifest with the next number, the highest number is the current one, and older 
 """
 
 import json
-import os
 import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from influcoder_lib import fingerprint
+from influcoder_lib.atomic import flush, not_writable, write_atomically, write_new
 from influcoder_lib.errors import StoreError
 from influcoder_lib.manifests import (
     Manifest,
@@ -31,7 +31,7 @@ from influcoder_lib.manifests import (
     read_manifest,
 )
 
-__all__ = ["Draft", "Manifest", "Recipe", "Store", "write_atomically"]
+__all__ = ["Draft", "Manifest", "Recipe", "Store"]
 
 
 _WHOLE = "_"
@@ -143,7 +143,7 @@ class Store:
         try:
             staging.mkdir(parents=True)
         except OSError as error:
-            raise _not_writable(self.root, error) from error
+            raise not_writable(self.root, error) from error
         draft = Draft(staging)
         try:
             yield draft
@@ -199,7 +199,7 @@ class Store:
         }
         content = fingerprint.of_pairs((name, digest) for name, (_, digest) in files.items())
         for path in paths:
-            _flush(path)
+            flush(path)
         home = self._artifact(asset, shard, content)
         home.parent.mkdir(parents=True, exist_ok=True)
         if home.exists():
@@ -224,7 +224,7 @@ class Store:
         """Publish a manifest under the next free number; of two at once, each gets its own."""
         folder = self._manifests(manifest.asset, manifest.shard)
         number = max((int(path.stem) for path in numbered(folder)), default=0) + 1
-        while not _write_new(
+        while not write_new(
             folder / f"{number:06d}.json",
             json.dumps(asdict(replace(manifest, number=number)), indent=1).encode(),
         ):
@@ -253,57 +253,6 @@ def _mend(home: Path, made: Path, files: Mapping[str, tuple[int, str]]) -> None:
         if not (home / name).is_file() or fingerprint.of_file(home / name) != digest:
             (home / name).parent.mkdir(parents=True, exist_ok=True)
             (made / name).replace(home / name)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old content, or the new one, never a part.
-
-    Its folder is made if it is not there.
-
-    Raises:
-        StoreError: the folder cannot be written.
-    """
-    with _part(path, data) as part:
-        part.replace(path)
-
-
-def _write_new(path: Path, data: bytes) -> bool:
-    """Write a file whole if there is none of that name; whether it was written."""
-    with _part(path, data) as part:
-        try:
-            path.hardlink_to(part)
-        except FileExistsError:
-            return False
-        return True
-
-
-@contextmanager
-def _part(path: Path, data: bytes) -> Iterator[Path]:
-    """The data in a file beside `path`, flushed to the disk; it goes if it was not moved."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data)
-        _flush(part)
-        yield part
-    except OSError as error:
-        raise _not_writable(path.parent, error) from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-
-
-def _not_writable(folder: Path, error: OSError) -> StoreError:
-    return StoreError(
-        f"The data folder cannot be written: {error.strerror}.",
-        where=str(folder),
-        fix="give this user write access to the folder, or choose another home",
-    )
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
 
 
 def _label(asset: str, shard: str | None) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from influcoder_lib import fingerprint, store
 from influcoder_lib.errors import StoreError
-from influcoder_lib.store import Manifest, Recipe, Store, write_atomically
+from influcoder_lib.store import Manifest, Recipe, Store
 
 RECIPE = Recipe({"corpus/a": "1" * 32}, {"window": 48, "seeds": [0, 1]}, "1")
 
@@ -81,7 +81,7 @@ def test_an_end_before_the_manifest_leaves_the_old_artifact_in_force(data, monke
     def full(path: Path, content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store, "_write_new", full)
+    monkeypatch.setattr(store, "write_new", full)
     with pytest.raises(OSError, match="No space left"):
         publish(data, "other")
     monkeypatch.undo()
@@ -269,22 +269,3 @@ def test_a_recipe_is_its_content_whatever_the_order_or_the_kind_of_list():
         Recipe(RECIPE.inputs, RECIPE.settings, "2"),
     ]
     assert len({RECIPE.fingerprint, *(other.fingerprint for other in others)}) == 4
-
-
-def test_an_atomic_write_leaves_the_old_file_or_the_new_one(tmp_path, monkeypatch):
-    file = tmp_path / "file"
-    write_atomically(file, b"old")
-
-    def broken(path: Path) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(store, "_flush", broken)
-        with pytest.raises(StoreError, match="cannot be written: No space left on device"):
-            write_atomically(file, b"new")
-    assert file.read_bytes() == b"old"
-    write_atomically(file, b"new")
-    assert file.read_bytes() == b"new"
-    assert below(tmp_path) == ["file"]
-    with pytest.raises(StoreError, match=r"cannot be written: (Not a directory|File exists)"):
-        write_atomically(file / "below", b"new")

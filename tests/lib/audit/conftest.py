@@ -14,7 +14,7 @@ def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chain:
     """Nothing is made yet."""
     made = Chain(Store(tmp_path / "data"))
     monkeypatch.setattr(store_module, "_now", lambda: made.now)
-    monkeypatch.setattr(store_module, "_flush", lambda path: None)
+    monkeypatch.setattr(store_module, "flush", lambda path: None)
     return made
 
 
