@@ -16,7 +16,8 @@ import polars as pl
 from influcoder_lib import fingerprint
 from influcoder_lib.errors import DataError
 from influcoder_lib.id_table import IdTable, keys_of
-from influcoder_lib.readers import BadRow, Row, excerpt, read_rows, type_name
+from influcoder_lib.raw_rows import BadRow, Row, excerpt, type_name
+from influcoder_lib.readers import read_rows
 from influcoder_lib.samples import QUARANTINE_SCHEMA, SAMPLE_SCHEMA, read_samples
 from influcoder_lib.tables import GROUP_BYTES, GROUP_ROWS, writing
 
@@ -165,7 +166,7 @@ def _blocks(checked: Iterable[_Valid | BadRow]) -> Iterator[list[_Valid | BadRow
     for each in checked:
         block.append(each)
         if isinstance(each, _Valid):
-            characters += len(each.prompt) + len(each.response)
+            characters += sum(len(text) for text in each[1:5] if text)
         if len(block) >= GROUP_ROWS or characters >= GROUP_BYTES:
             yield block
             block, characters = [], 0

@@ -1,61 +1,42 @@
 """Raw files to samples: streaming readers of jsonl, jsonl.gz, csv and parquet, and quarantine.
 
 A bad row never stops a file: it goes to quarantine with its number, field and reason. A file that
-cannot be trusted as a whole (cut off, empty, a column missing) is an error.
+cannot be trusted as a whole (cut off, empty, a column missing, grown beyond measure when it is
+unpacked) is an error.
 """
 
+import codecs
 import csv
 import gzip
+import io
 import json
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from influcoder_lib.errors import DataError
+from influcoder_lib.parquet_rows import read_parquet
+from influcoder_lib.raw_rows import (
+    EXCERPT,
+    BadRow,
+    Row,
+    check_encoding,
+    check_growth,
+    excerpt,
+    missing,
+    twice,
+    type_name,
+)
 from influcoder_lib.samples import SUFFIXES
 
 # One csv row may hold this many characters; beyond, a quote that never closes is the likely cause.
-CSV_ROW_LIMIT = 1 << 26
-EXCERPT = 200
-
-_BOM = b"\xef\xbb\xbf"
+CSV_ROW_LIMIT = 1 << 24
+_CSV_HEADER_LIMIT = 1 << 20
 _SKIP = 1 << 20
-_PARQUET_ROWS = 256
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of a raw file: its number (from 1) and the values by column name."""
-
-    number: int
-    values: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class BadRow:
-    """One row that is no sample: where it is, which field is wrong, and why."""
-
-    number: int
-    field: str
-    reason: str
-    excerpt: str
-
-
-def excerpt(value: object) -> str:
-    """The first `EXCERPT` characters of a value, with what cannot be stored as text escaped."""
-    if isinstance(value, bytes):
-        text = value[:EXCERPT].decode("utf-8", "backslashreplace")
-    elif isinstance(value, str):
-        text = value[:EXCERPT].encode("utf-8", "backslashreplace").decode()
-    else:
-        text = "" if value is None else repr(value)
-    return text.replace("\0", "\\x00")[:EXCERPT]
 
 
 def read_rows(
@@ -71,7 +52,8 @@ def read_rows(
 
     Raises:
         DataError: the file has an unknown suffix, is empty, cut off, damaged or unreadable, holds
-            no rows, or none of its rows has one of the columns.
+            no rows, is not UTF-8 but UTF-16 or UTF-32, grows beyond all measure when it is
+            unpacked, or none of its rows has one of the columns.
     """
     lower = path.name.lower()
     suffix = next((ending for ending in SUFFIXES if lower.endswith(ending)), None)
@@ -106,28 +88,19 @@ def _file_errors(name: str) -> Iterator[None]:
         raise DataError(
             f"The file is no intact gzip file ({error}).", where=where, fix="copy it again"
         ) from error
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
+        # What arrow says of damaged bytes is an OSError too, but none of the system's.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise DataError(f"The file cannot be read ({error.strerror}).", where=where) from error
         raise DataError(
             f"The file is no intact parquet file ({_first_line(error)}).",
             where=where,
             fix="copy it again; a parquet file that was cut off cannot be read",
         ) from error
-    except OSError as error:
-        reason = error.strerror or _first_line(error)
-        raise DataError(f"The file cannot be read ({reason}).", where=where) from error
 
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n", 1)[0][:EXCERPT]
-
-
-def _missing(name: str, column: str, found: list[str]) -> DataError:
-    return DataError(
-        f"The file has no column {column!r}.",
-        where=f"file {name}",
-        allowed=f"its columns: {', '.join(found) or 'none'}",
-        fix="map the column under corpus.columns in the settings, or add it to the file",
-    )
 
 
 # --- jsonl ---------------------------------------------------------------------------------------
@@ -137,23 +110,34 @@ def _read_jsonl(
     path: Path, name: str, columns: tuple[str, ...], limit: int
 ) -> Iterator[Row | BadRow]:
     with path.open("rb") as stream:
-        yield from _json_rows(stream, name, columns, limit)
+        check_encoding(name, stream.peek(4))
+        yield from _json_rows(stream.readline, name, columns, limit)
 
 
 def _read_jsonl_gz(
     path: Path, name: str, columns: tuple[str, ...], limit: int
 ) -> Iterator[Row | BadRow]:
-    with gzip.open(path, "rb") as stream:
-        yield from _json_rows(cast(IO[bytes], stream), name, columns, limit)
+    with path.open("rb") as packed, gzip.GzipFile(fileobj=packed) as stream:
+        length = 0
+
+        def read_line(most: int) -> bytes:
+            nonlocal length
+            line = stream.readline(most)
+            length += len(line)
+            check_growth(name, length, packed.tell())
+            return line
+
+        check_encoding(name, stream.peek(4))
+        yield from _json_rows(read_line, name, columns, limit)
 
 
 def _json_rows(
-    stream: IO[bytes], name: str, columns: tuple[str, ...], limit: int
+    read_line: Callable[[int], bytes], name: str, columns: tuple[str, ...], limit: int
 ) -> Iterator[Row | BadRow]:
     absent = set(columns)
     found: dict[str, None] = {}
     objects = 0
-    for number, line, length in _lines(stream, limit):
+    for number, line, length in _lines(read_line, limit):
         row = _json_row(number, line, length, limit)
         if isinstance(row, Row):
             objects += 1
@@ -162,7 +146,7 @@ def _json_rows(
                 found.update(dict.fromkeys(list(row.values)[:32]))
         yield row
     if objects and absent:
-        raise _missing(name, min(absent, key=columns.index), list(found)[:32])
+        raise missing(name, min(absent, key=columns.index), list(found))
 
 
 def _json_row(number: int, line: bytes, length: int, limit: int) -> Row | BadRow:
@@ -170,7 +154,7 @@ def _json_row(number: int, line: bytes, length: int, limit: int) -> Row | BadRow
         reason = f"the line has {length} bytes, more than the {limit} that are read"
         return BadRow(number, "", reason, excerpt(line))
     try:
-        value = json.loads(line.decode("utf-8"))
+        value = json.loads(line.decode("utf-8"), object_pairs_hook=_object)
     except UnicodeDecodeError as error:
         reason = f"the line is not valid UTF-8 (byte {error.start + 1})"
         return BadRow(number, "", reason, excerpt(line))
@@ -187,16 +171,26 @@ def _json_row(number: int, line: bytes, length: int, limit: int) -> Row | BadRow
     return Row(number, value)
 
 
-def _lines(stream: IO[bytes], limit: int) -> Iterator[tuple[int, bytes, int]]:
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of a key that is there twice, which value is meant is nobody's to guess."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        left = [key for key, _ in pairs]
+        twice = next(key for key in values if left.count(key) > 1)
+        raise ValueError(f"the key {excerpt(twice)!r} is there more than once")
+    return values
+
+
+def _lines(read_line: Callable[[int], bytes], limit: int) -> Iterator[tuple[int, bytes, int]]:
     """(line number, bytes, length) of every line that is not blank.
 
     Of a line longer than `limit` bytes only the start is kept, and the length counts all of it.
     """
     number = 0
-    while line := stream.readline(limit + 2):
+    while line := read_line(limit + 2):
         number += 1
         if number == 1:
-            line = line.removeprefix(_BOM)
+            line = line.removeprefix(codecs.BOM_UTF8)
         content = line.rstrip(b"\r\n")
         ended = line.endswith(b"\n") or len(line) < limit + 2
         if ended and len(content) <= limit:
@@ -204,7 +198,7 @@ def _lines(stream: IO[bytes], limit: int) -> Iterator[tuple[int, bytes, int]]:
                 yield number, content, len(content)
             continue
         length = len(content)
-        while not ended and (more := stream.readline(_SKIP)):
+        while not ended and (more := read_line(_SKIP)):
             length += len(more.rstrip(b"\r\n"))
             ended = more.endswith(b"\n")
         yield number, content[: 4 * EXCERPT], length
@@ -221,10 +215,14 @@ def _read_csv(
     if csv.field_size_limit() < most:
         csv.field_size_limit(most)
     # surrogateescape keeps undecodable bytes in their row, so that only that row is refused.
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-        feed = _Feed(stream, name, most)
+    with path.open("rb") as raw:
+        check_encoding(name, raw.peek(4))
+        stream = io.TextIOWrapper(raw, "utf-8-sig", "surrogateescape", newline="")
+        feed = _Feed(stream, name)
         reader = csv.reader(feed, strict=True)
         header = _csv_header(reader, name, columns)
+        places = {column: header.index(column) for column in columns}
+        feed.what, feed.limit = "row", most
         number = 0
         while True:
             feed.held = 0
@@ -242,7 +240,7 @@ def _read_csv(
                 reason = f"the row has {len(fields)} fields, the header has {len(header)}"
                 yield BadRow(number, "", reason, excerpt(",".join(fields)))
             else:
-                yield Row(number, dict(zip(header, fields, strict=True)))
+                yield Row(number, {column: fields[at] for column, at in places.items()})
 
 
 def _csv_header(reader: Iterator[list[str]], name: str, columns: tuple[str, ...]) -> list[str]:
@@ -252,11 +250,9 @@ def _csv_header(reader: Iterator[list[str]], name: str, columns: tuple[str, ...]
         raise DataError(f"The header cannot be read: {error}.", where=f"file {name}") from error
     for column in columns:
         if column not in header:
-            raise _missing(name, column, [excerpt(field) for field in header[:32]])
+            raise missing(name, column, header)
         if header.count(column) > 1:
-            raise DataError(
-                f"The header names the column {column!r} more than once.", where=f"file {name}"
-            )
+            raise twice(name, column)
     return header
 
 
@@ -267,76 +263,38 @@ def _csv_reason(error: csv.Error) -> str:
 
 
 class _Feed:
-    """Lines of a text stream for the csv parser, with a bound on what one row may take."""
+    """Lines of a text stream for the csv parser, with a bound on what one row may take; the first
+    row, the header, is bound more tightly."""
 
-    def __init__(self, stream: IO[str], name: str, limit: int) -> None:
+    def __init__(self, stream: IO[str], name: str) -> None:
         self.held = 0
         self.start = ""
-        self._stream, self._name, self._limit = stream, name, limit
+        self.what, self.limit = "header", _CSV_HEADER_LIMIT
+        self._stream, self._name = stream, name
 
     def __iter__(self) -> "_Feed":
         return self
 
     def __next__(self) -> str:
-        line = self._stream.readline(self._limit + 1)
+        line = self._stream.readline(self.limit + 1)
         if not line:
             raise StopIteration
         if self.held == 0:
             self.start = line[:EXCERPT]
         self.held += len(line)
-        if self.held > self._limit:
+        if self.held > self.limit:
             raise DataError(
-                f"A row is longer than {self._limit} characters.",
-                where=f"file {self._name}, the row that starts {excerpt(self.start[:60])!r}",
+                f"A {self.what} is longer than {self.limit} characters.",
+                where=f"file {self._name}, the {self.what} that starts "
+                f"{excerpt(self.start[:60])!r}",
                 fix="look for a quote that never closes",
             )
         return line
-
-
-# --- parquet -------------------------------------------------------------------------------------
-
-
-def _read_parquet(
-    path: Path, name: str, columns: tuple[str, ...], limit: int
-) -> Iterator[Row | BadRow]:
-    with pq.ParquetFile(path) as file:
-        names = file.schema_arrow.names
-        for column in columns:
-            if column not in names:
-                raise _missing(name, column, names[:32])
-        number = 0
-        for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=list(columns)):
-            cells = [_cells(batch.column(column)) for column in columns]
-            for values in zip(*cells, strict=True):
-                number += 1
-                yield Row(number, dict(zip(columns, values, strict=True)))
-
-
-def _cells(column: pa.Array) -> list[Any]:
-    """Python values of a column; a text that is not UTF-8 stays bytes."""
-    try:
-        return list(column.to_pylist())
-    except UnicodeDecodeError:
-        return [_cell(scalar) for scalar in column]
-
-
-def _cell(scalar: pa.Scalar) -> Any:
-    try:
-        return scalar.as_py()
-    except UnicodeDecodeError as error:
-        return bytes(error.object)
-
-
-def type_name(value: object) -> str:
-    """What a value is, in the words of JSON."""
-    names = {bool: "a boolean", int: "a number", float: "a number", str: "a string"}
-    names |= {list: "a list", dict: "an object", bytes: "binary", type(None): "null"}
-    return names.get(type(value), f"of type {type(value).__name__}")
 
 
 _READERS: dict[str, Callable[[Path, str, tuple[str, ...], int], Iterator[Row | BadRow]]] = {
     ".jsonl": _read_jsonl,
     ".jsonl.gz": _read_jsonl_gz,
     ".csv": _read_csv,
-    ".parquet": _read_parquet,
+    ".parquet": read_parquet,
 }

@@ -1,0 +1,62 @@
+"""The rows of a parquet file, a few in memory at a time whatever the file says of itself."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from influcoder_lib.raw_rows import BadRow, Row, check_growth, missing, twice
+
+_BUFFER = 1 << 20
+_ROWS = 256
+# Bytes of a row that holds next to nothing.
+_LEAST = 8
+
+
+def read_parquet(
+    path: Path, name: str, columns: tuple[str, ...], limit: int
+) -> Iterator[Row | BadRow]:
+    """Rows of a parquet file, each made only when it is its turn: a text that stands in many rows
+    is stored once, and would fill memory if it were copied for all of them."""
+    metadata, size = pq.read_metadata(path), path.stat().st_size
+    texts = _look(metadata, name, columns, size)
+    with pq.ParquetFile(
+        path, metadata=metadata, read_dictionary=texts, buffer_size=_BUFFER
+    ) as file:
+        number = length = 0
+        for batch in file.iter_batches(batch_size=_ROWS, columns=list(columns)):
+            for values in zip(*(map(_cell, batch.column(each)) for each in columns), strict=True):
+                number += 1
+                length += sum(len(each) for each in values if isinstance(each, str | bytes))
+                check_growth(name, length, size)
+                yield Row(number, dict(zip(columns, values, strict=True)))
+
+
+def _look(metadata: pq.FileMetaData, name: str, columns: tuple[str, ...], size: int) -> list[str]:
+    """Look at what the file says of itself; gives the paths of the columns' texts."""
+    names = metadata.schema.to_arrow_schema().names
+    for column in columns:
+        if column not in names:
+            raise missing(name, column, names)
+        if names.count(column) > 1:
+            raise twice(name, column)
+    leaves = [metadata.schema.column(place) for place in range(metadata.num_columns)]
+    needed = [place for place, leaf in enumerate(leaves) if leaf.path.split(".")[0] in columns]
+    check_growth(name, _LEAST * metadata.num_rows, size)
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for chunk in map(group.column, needed):
+            check_growth(name, chunk.total_uncompressed_size, chunk.total_compressed_size)
+    return [leaves[each].path for each in needed if leaves[each].physical_type == "BYTE_ARRAY"]
+
+
+def _cell(scalar: pa.Scalar) -> Any:
+    """Its Python value; a text that is not UTF-8 stays bytes, and of what Python has no value for,
+    such as a time in the year 300,000, only the type is left."""
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError as error:
+        return bytes(error.object)
+    except (ValueError, OverflowError):
+        return scalar.type
