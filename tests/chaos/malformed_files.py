@@ -256,7 +256,7 @@ def long_text_many_times(place: Place) -> Iterator[Expected]:
 
 
 def row_many_times(place: Place) -> Iterator[Expected]:
-    repeated = pa.DictionaryArray.from_arrays(pa.nulls(1 << 27, pa.int8()).fill_null(0), ["a"])
+    repeated = pa.DictionaryArray.from_arrays(pa.nulls(1 << 25, pa.int8()).fill_null(0), ["a"])
     table = pa.table(dict.fromkeys(COLUMNS, repeated))
     yield Expected(place.put(".parquet", as_parquet(table)), fails="times its size")
 
