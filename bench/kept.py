@@ -19,13 +19,18 @@ from influcoder_lib.samples import Sample
 from influcoder_lib.student.encoder import InfluenceEncoder
 from influcoder_lib.teacher import warmup
 from influcoder_lib.teacher.collection import collect, draw
-from influcoder_lib.teacher.engine import TeacherSettings, close_teacher, open_teacher
+from influcoder_lib.teacher.engine import (
+    TeacherSettings,
+    close_teacher,
+    open_teacher,
+    warm_up_target,
+)
 from influcoder_lib.teacher.gradients import GradientFeatures
 
 TEACHER = TeacherSettings("bfloat16", 512, 768, 16, 0, None, 8192, 0)
 # LESS warms up on so many of the candidates.
 _WARMUP = 100
-_WARMUP_SETTINGS = warmup.WarmupSettings(samples_per_step=8)
+_WARMUP_SETTINGS = warmup.WarmupSettings()
 
 
 @dataclass(frozen=True)
@@ -133,10 +138,10 @@ class Kept:
         folder = self.folder / "warm_up" / key
         if folder.exists():
             return warmup.checkpoints(folder)
-        close_teacher()
-        window, budget = TEACHER.window, TEACHER.tokens_per_batch
-        target = self._load()
-        return warmup.warm_up(target, drawn, window, budget, _WARMUP_SETTINGS, folder, measure.say)
+        cache = self.folder / "models"
+        return warm_up_target(
+            self.files, cache, TEACHER, _WARMUP_SETTINGS, drawn, folder, measure.say
+        )
 
     @property
     def projected(self) -> KeptFeatures:

@@ -103,6 +103,7 @@ def _some_of(shards: Collection[str]) -> list[str]:
 def _workload(workspace: Workspace, steps: Sequence[Step]) -> estimates.Workload:
     settings = workspace.settings
     target, encoder = settings.target_model, settings.encoder
+    adapter = target.adapter
     measured = _some_of({step.shard for step in steps if step.shard} or workspace.shards.keys())
     rows, characters = estimates.rows_and_characters([workspace.shards[s] for s in measured])
     queries = [behavior.queries for behavior in settings.behaviors.values()]
@@ -118,6 +119,7 @@ def _workload(workspace: Workspace, steps: Sequence[Step]) -> estimates.Workload
         queries=int(estimates.rows_and_characters([q for q in queries if q.is_file()])[0]),
         shards=len(workspace.shards),
         tokens_per_batch=target.tokens_per_batch,
+        trained_on=adapter.samples * adapter.epochs if adapter.source == "warmup" else 0,
         epochs=0 if encoder.architecture == "kernel" else encoder.epochs,
         samples_per_step=encoder.queries_per_step + encoder.candidates_per_step,
         candidates_per_step=encoder.candidates_per_step,

@@ -25,6 +25,8 @@ from influcoder_lib.refresh import Step, label
 
 JOB = "refresh"
 REDISTILL = "redistill"
+# The other frozen asset, a trained adapter, would take every gradient with it.
+_REDRAWN = "distillation_set"
 
 
 @dg.op(
@@ -148,7 +150,7 @@ def redistill_job() -> None:
     """The graph of the redistill job: the refresh job's, with the frozen set drawn again."""
     before: Any = survey()
     for node in nodes():
-        before = (_redraw_op if node.frozen else _refresh_op)(node.name)(before)
+        before = (_redraw_op if node.name == _REDRAWN else _refresh_op)(node.name)(before)
     report_failures(before)
 
 

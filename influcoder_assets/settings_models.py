@@ -3,30 +3,55 @@
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
+from pydantic.config import JsonDict
 
 from influcoder_assets.settings_base import HomePath, Section, Seed, Text
 from influcoder_assets.settings_errors import rejected
+
+_SOURCE = (
+    "fresh: a new, seeded LoRA adapter; peft: an adapter that you have trained; warmup: one that is"
+    " trained on a few samples of the corpus first, once."
+)
+_SOURCES: JsonDict = {"allowed": "one of fresh, peft, warmup"}
+Rank = Annotated[int, Field(ge=1, le=1024, description="Rank of the adapter.")]
+AdapterSeed = Annotated[Seed, Field(description="Seed of the adapter's random weights.")]
 
 
 class FreshAdapter(Section):
     """A new, seeded LoRA adapter."""
 
     source: Literal["fresh"] = Field(
-        default="fresh",
-        description="fresh: a new, seeded LoRA adapter; peft: an adapter that was trained.",
-        json_schema_extra={"allowed": "one of fresh, peft"},
+        default="fresh", description=_SOURCE, json_schema_extra=_SOURCES
     )
-    rank: int = Field(default=16, ge=1, le=1024, description="Rank of the adapter.")
-    seed: Seed = Field(default=0, description="Seed of the adapter's random weights.")
+    rank: Rank = 16
+    seed: AdapterSeed = 0
+
+
+class WarmupAdapter(Section):
+    """A LoRA adapter that starts as a fresh one and is trained on a draw from the corpus."""
+
+    source: Literal["warmup"] = Field(description=_SOURCE, json_schema_extra=_SOURCES)
+    rank: Rank = 16
+    seed: AdapterSeed = 0
+    samples: int = Field(
+        default=200,
+        ge=1,
+        le=1_000_000,
+        description="Samples of the corpus that the adapter is trained on, drawn once.",
+    )
+    samples_per_step: int = Field(
+        default=8, ge=1, le=65_536, description="Samples in one step of that training."
+    )
+    epochs: int = Field(default=4, ge=1, le=1000, description="Passes over these samples.")
+    learning_rate: float = Field(
+        default=2e-4, gt=0, le=1, description="Highest learning rate; it falls to zero."
+    )
 
 
 class PeftAdapter(Section):
     """A LoRA adapter that the user has trained with PEFT."""
 
-    source: Literal["peft"] = Field(
-        description="fresh: a new, seeded LoRA adapter; peft: an adapter that was trained.",
-        json_schema_extra={"allowed": "one of fresh, peft"},
-    )
+    source: Literal["peft"] = Field(description=_SOURCE, json_schema_extra=_SOURCES)
     path: HomePath = Field(description="Folder of a LoRA adapter saved by PEFT.")
 
 
@@ -38,7 +63,9 @@ def adapter_kind(value: Any) -> Any:
 
 
 AdapterSettings = Annotated[
-    Annotated[FreshAdapter, Tag("fresh")] | Annotated[PeftAdapter, Tag("peft")],
+    Annotated[FreshAdapter, Tag("fresh")]
+    | Annotated[PeftAdapter, Tag("peft")]
+    | Annotated[WarmupAdapter, Tag("warmup")],
     Discriminator(adapter_kind),
 ]
 

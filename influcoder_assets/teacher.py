@@ -1,30 +1,39 @@
-"""The teacher's assets: gradient features of drawn candidates, the frozen distillation set, and
-the rankings that the student learns."""
+"""The teacher's assets: the adapter, gradient features of drawn candidates, the frozen distillation
+set, and the rankings that the student learns."""
 
 import functools
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from influcoder_assets.config import Settings
 from influcoder_assets.maker import Task, asset_maker
+from influcoder_assets.settings_models import AdapterSettings, WarmupAdapter
+from influcoder_lib import fingerprint
 from influcoder_lib.evaluation.held_out import labelled_draw
 from influcoder_lib.rows import open_rows
 from influcoder_lib.samples import SAMPLE_SCHEMA, read_sample_blocks, read_samples, to_samples
 from influcoder_lib.teacher import rankings
 from influcoder_lib.teacher.collection import Collected, collect, draw
 from influcoder_lib.teacher.distillation_set import DistillationSet
-from influcoder_lib.teacher.engine import TeacherSettings, open_teacher
+from influcoder_lib.teacher.engine import TeacherSettings, open_teacher, warm_up_target
 from influcoder_lib.teacher.gradients import GradientFeatures
+from influcoder_lib.teacher.warmup import ADAPTER_FILES, WarmupSettings
 
 _LABELLED = 1000
 # Where a sample stands is no part of it: a shard that is renamed is no other thing to learn from.
 _CANDIDATE_COLUMNS = ("sample_id", "prompt", "response", "label")
 
 
-def teacher_settings(settings: Settings) -> TeacherSettings:
-    """The teacher's part of the user's settings."""
-    target = settings.target_model
+def teacher_settings(task: Task) -> TeacherSettings:
+    """The teacher's part of the user's settings, and where the adapter lies."""
+    target = task.settings.target_model
     adapter = target.adapter
     return TeacherSettings(
         dtype=target.dtype,
@@ -32,10 +41,16 @@ def teacher_settings(settings: Settings) -> TeacherSettings:
         tokens_per_batch=target.tokens_per_batch,
         rank=adapter.rank if adapter.source == "fresh" else 0,
         seed=adapter.seed if adapter.source == "fresh" else 0,
-        adapter=adapter.path if adapter.source == "peft" else None,
+        adapter=_adapter_folder(task, adapter),
         sketch_dimensions=target.sketch.dimensions,
         sketch_seed=target.sketch.seed,
     )
+
+
+def _adapter_folder(task: Task, adapter: AdapterSettings) -> Path | None:
+    if adapter.source == "warmup":
+        return task.folder("target_adapter")
+    return adapter.path if adapter.source == "peft" else None
 
 
 def _shaping(settings: Settings) -> dict[str, object]:
@@ -45,9 +60,67 @@ def _shaping(settings: Settings) -> dict[str, object]:
     )
 
 
+def _warmup_shaping(settings: Settings) -> dict[str, object]:
+    """What of the settings shapes an adapter that is trained here; of any other, nothing."""
+    target = settings.target_model
+    if target.adapter.source != "warmup":
+        return {"source": target.adapter.source}
+    return target.model_dump(mode="json", include={"dtype", "window", "adapter"})
+
+
 @asset_maker(
     group="teacher",
     inputs=("corpus",),
+    sources=("target_model",),
+    settings=_warmup_shaping,
+    frozen=True,
+    kinds=("pytorch",),
+)
+def target_adapter(task: Task) -> None:
+    """The LoRA adapter that gradients are taken of, if it is to be trained here: once, on samples
+    drawn from the corpus as it is then. Otherwise a note of where it comes from."""
+    adapter = task.settings.target_model.adapter
+    task.draft.summary |= {"source": adapter.source}
+    task.out("source.json").write_text(json.dumps({"source": adapter.source}))
+    if adapter.source == "warmup":
+        _warm_up(task, adapter)
+
+
+def _warm_up(task: Task, adapter: WarmupAdapter) -> None:
+    workspace = task.workspace
+    shards = [task.file("corpus", "samples.parquet", shard) for shard in task.each("corpus")]
+    drawn = to_samples(_drawn(shards, adapter.samples, adapter.seed))
+    settings = WarmupSettings(**adapter.model_dump(exclude={"source", "samples"}))
+    teacher = replace(teacher_settings(task), adapter=None)
+    with tempfile.TemporaryDirectory() as folder:
+        last = warm_up_target(
+            workspace.target_files,
+            workspace.data / "models",
+            teacher,
+            settings,
+            drawn,
+            Path(folder) / "warm-up",
+            task.say,
+        )[-1]
+        for name in ADAPTER_FILES:
+            shutil.copy(last.folder / name, task.out(name))
+    task.draft.rows = len(drawn)
+    task.draft.summary |= {"samples": len(drawn), "steps": last.steps}
+
+
+def _drawn(shards: Sequence[Path], count: int, seed: int) -> pl.DataFrame:
+    """The draw of so many samples from all of these shards, without holding them at once."""
+    drawn = pl.DataFrame(schema=SAMPLE_SCHEMA)
+    for shard in shards:
+        for samples in read_sample_blocks(shard):
+            together = pl.concat([drawn, samples]).unique("sample_id", maintain_order=True)
+            drawn = together[draw(together["sample_id"].to_list(), count, seed)]
+    return drawn
+
+
+@asset_maker(
+    group="teacher",
+    inputs=("corpus", "target_adapter"),
     sources=("target_model",),
     sharded=True,
     settings=lambda s: {
@@ -62,10 +135,7 @@ def gradient_projections(task: Task) -> None:
     """Uncentred gradient features of the candidates drawn from one shard."""
     distillation = task.settings.distillation
     count, seed = distillation.candidates_per_shard, distillation.seed
-    drawn = pl.DataFrame(schema=SAMPLE_SCHEMA)
-    for samples in read_sample_blocks(task.file("corpus", "samples.parquet", task.shard_name)):
-        together = pl.concat([drawn, samples])
-        drawn = together[draw(together["sample_id"].to_list(), count, seed)]
+    drawn = _drawn([task.file("corpus", "samples.parquet", task.shard_name)], count, seed)
     found = _features(task, drawn)
     kept = drawn.filter(~pl.col("sample_id").is_in(list(found.unusable)))
     kept.select(_CANDIDATE_COLUMNS).write_parquet(task.out("candidates.parquet"))
@@ -85,7 +155,7 @@ def gradient_projections(task: Task) -> None:
 
 @asset_maker(
     group="teacher",
-    inputs=("corpus", "gradient_projections", "behavior_queries"),
+    inputs=("corpus", "target_adapter", "gradient_projections", "behavior_queries"),
     sources=("target_model",),
     settings=lambda s: {
         **_shaping(s),
@@ -164,13 +234,16 @@ def teacher_rankings(task: Task) -> None:
 def open_engine(task: Task) -> GradientFeatures:
     """The teacher, loaded; it stays loaded for the process."""
     workspace = task.workspace
-    settings = teacher_settings(task.settings)
+    settings = teacher_settings(task)
     return open_teacher(workspace.target_files, workspace.data / "models", settings)
 
 
 def teacher_key(task: Task) -> str:
     """Name of everything that shapes a gradient feature."""
-    return teacher_settings(task.settings).key(task.facts.sources["target_model"])
+    model = task.facts.sources["target_model"]
+    if task.settings.target_model.adapter.source == "warmup":
+        model = fingerprint.of_text(model, task.input("target_adapter").fingerprint)
+    return teacher_settings(task).key(model)
 
 
 def _features(task: Task, frame: pl.DataFrame) -> Collected:

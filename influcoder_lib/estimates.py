@@ -31,7 +31,8 @@ _EFFICIENCY = {"gradients": 0.4, "training": 0.4, "embedding": 0.4}
 class Workload:
     """Sizes of a refresh: mean characters and rows a shard, models, and the training's steps.
 
-    `epochs` is 0 for a student that is fitted in closed form.
+    `epochs` is 0 for a student that is fitted in closed form, `trained_on` for an adapter that is
+    not trained here; else it counts its samples in all epochs.
     """
 
     rows_per_shard: float
@@ -45,6 +46,7 @@ class Workload:
     queries: int
     shards: int
     tokens_per_batch: int
+    trained_on: int
     epochs: int
     samples_per_step: int
     candidates_per_step: int
@@ -135,6 +137,7 @@ def _seconds(asset: str, count: int, load: Workload, rates: dict[str, float]) ->
     steps = load.epochs * load.seeds * 0.6 * candidates / load.candidates_per_step
     descent = steps * load.samples_per_step * 3 * pass_cost / _EFFICIENCY["training"]
     return {
+        "target_adapter": load.trained_on * gradient,
         "gradient_projections": count * load.candidates_per_shard * gradient,
         "distillation_set": load.queries * gradient,
         "influence_encoder": descent + (candidates + load.queries) * embedding,
@@ -146,7 +149,9 @@ def _seconds(asset: str, count: int, load: Workload, rates: dict[str, float]) ->
 
 def _gib(asset: str, load: Workload) -> float:
     width = {"float32": 4, "bfloat16": 2}[load.dtype]
-    if asset in ("gradient_projections", "distillation_set"):
+    if asset in ("gradient_projections", "distillation_set") or (
+        asset == "target_adapter" and load.trained_on
+    ):
         model = parameters(load.target) * width / _GIB
         activations = load.tokens_per_batch * parameters(load.target) * _ACTIVATIONS / _GIB
         return _BASE_GIB + model + activations

@@ -1,15 +1,19 @@
-"""Opening the teacher: target model, adapter and sketch from settings, kept for the process."""
+"""Opening the teacher: target model, adapter and sketch from settings, kept for the process; and
+training an adapter for it."""
 
 import functools
 import gc
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from influcoder_lib import fingerprint, memory, models, rows
+from influcoder_lib.samples import Sample
 from influcoder_lib.teacher import gradients
 from influcoder_lib.teacher.adapters import fresh_adapter, trained_adapter
 from influcoder_lib.teacher.gradients import GradientFeatures
 from influcoder_lib.teacher.sketch import CountSketch
+from influcoder_lib.teacher.warmup import Checkpoint, WarmupSettings, warm_up
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,29 @@ def open_teacher(
     )
     sketch = CountSketch(settings.sketch_dimensions, settings.sketch_seed)
     return GradientFeatures(target, layers, sketch, settings.window, settings.tokens_per_batch)
+
+
+def warm_up_target(
+    files: models.ModelFiles,
+    cache: Path,
+    settings: TeacherSettings,
+    training: WarmupSettings,
+    samples: Sequence[Sample],
+    folder: Path,
+    say: Callable[[str], None],
+) -> list[Checkpoint]:
+    """Load the target model, train a fresh adapter on the samples and forget the model again.
+
+    Raises:
+        DataError: no sample is usable.
+        ModelError: the model cannot be used.
+    """
+    close_teacher()
+    models.quiet()
+    target = models.load_target(models.unpack(files, cache), settings.dtype)
+    return warm_up(
+        target, samples, settings.window, settings.tokens_per_batch, training, folder, say
+    )
 
 
 def close_teacher() -> None:

@@ -28,6 +28,8 @@ from influcoder_lib.teacher.adapters import AdaptedLayer, fresh_adapter
 from influcoder_lib.teacher.gradients import backward
 from influcoder_lib.teacher.tokens import Span, SpanEncoder, batches
 
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+"""Of a checkpoint's files, those that PEFT knows."""
 _BETAS = (0.9, 0.999)
 # Share of all steps in which the learning rate rises; it falls to zero in the others.
 _RISING = 0.03
@@ -41,7 +43,7 @@ class WarmupSettings:
     rank: int = 16
     seed: int = 0
     epochs: int = 4
-    samples_per_step: int = 16
+    samples_per_step: int = 8
     learning_rate: float = 2e-4
 
 
@@ -80,18 +82,22 @@ def warm_up(
 ) -> list[Checkpoint]:
     """Train an adapter on the samples and write its checkpoints into a new `folder`, all or none.
 
-    The target model is spent: the adapter stays in it.
+    The target model is spent: the adapter stays in it. Samples whose response has no token are left
+    out, and counted to `say`.
 
     Raises:
-        DataError: no samples, or one whose response has no token.
+        DataError: no sample is left.
         ModelError: the model has layers that cannot be adapted.
     """
-    spans = SpanEncoder(target.tokenizer, window).encode(samples)
-    for sample, span in zip(samples, spans, strict=True):
-        if not span.usable:
-            raise DataError("A response has no token.", where=f"sample {sample.sample_id}")
+    encoded = SpanEncoder(target.tokenizer, window).encode(samples)
+    spans = [span for span in encoded if span.usable]
     if not spans:
-        raise DataError("There is nothing to warm up on.", allowed="at least one sample")
+        raise DataError(
+            f"There is nothing to warm up on: of {len(samples)} samples, none is usable.",
+            allowed="at least one sample whose response has a token",
+        )
+    if len(spans) < len(encoded):
+        say(f"warm-up: {len(encoded) - len(spans)} responses without a token are left out")
     layers = fresh_adapter(target.model, settings.rank, settings.seed)
     wrapped = _wrap(target.model, layers)
     part = folder.with_name(f"{folder.name}.part")
@@ -192,6 +198,7 @@ def _save(
     config = wrapped.peft_config["default"]
     # Where the model lies is no part of what was learnt.
     config.base_model_name_or_path = None
+    config.target_modules = sorted(config.target_modules)
     config.save_pretrained(folder)
     adapter = {
         name: value.contiguous() for name, value in get_peft_model_state_dict(wrapped).items()

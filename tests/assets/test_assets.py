@@ -27,8 +27,13 @@ pytestmark = [
 GRAPH = {
     "corpus": ("corpus", True, set()),
     "behavior_queries": ("corpus", False, set()),
-    "gradient_projections": ("teacher", True, {"corpus"}),
-    "distillation_set": ("teacher", False, {"corpus", "gradient_projections", "behavior_queries"}),
+    "target_adapter": ("teacher", False, {"corpus"}),
+    "gradient_projections": ("teacher", True, {"corpus", "target_adapter"}),
+    "distillation_set": (
+        "teacher",
+        False,
+        {"corpus", "target_adapter", "gradient_projections", "behavior_queries"},
+    ),
     "teacher_rankings": ("teacher", False, {"distillation_set"}),
     "influence_encoder": ("encoder", False, {"distillation_set", "teacher_rankings"}),
     "champion_encoder": (

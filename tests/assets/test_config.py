@@ -189,6 +189,8 @@ def test_rows_may_come_as_chat_messages(load):
         ("target_model.window", 8, "at least 16"),
         ("target_model.window", 4096, "raise tokens_per_batch or lower window"),
         ("target_model.adapter", {"source": "pft"}, "did you mean peft?"),
+        ("target_model.adapter", {"source": "warm"}, "did you mean warmup?"),
+        ("target_model.adapter", {"source": "warmup", "epochs": 0}, "at least 1"),
         ("target_model.adapter", {"source": "peft"}, "target_model.adapter.path"),
         ("target_model.adapter", {"source": "peft", "path": "a", "rank": 4}, "adapter.rank"),
         ("target_model.adapter", "fresh", "a section with the keys source, rank, seed, path"),

@@ -11,12 +11,16 @@ import yaml
 from influcoder_assets.config import Settings, load_settings
 from influcoder_assets.home import find_home, init_home
 from influcoder_assets.settings_errors import allowed_text, settings_keys
+from influcoder_assets.settings_models import WarmupAdapter
 from influcoder_assets.settings_yaml import read_yaml
 from influcoder_lib.errors import SettingsError, StoreError
 
 PROJECT = Path(__file__).parents[2]
 WITHOUT_DEFAULT = {"corpus.path", "behaviors", "behaviors.NAME.queries"}
-ONLY_IN_AN_EXAMPLE = {"target_model.adapter.path"}
+ONLY_IN_AN_EXAMPLE = {
+    f"target_model.adapter.{name}"
+    for name in ("path", "samples", "samples_per_step", "epochs", "learning_rate")
+}
 
 
 @pytest.fixture
@@ -150,7 +154,7 @@ def test_the_examples_in_the_template_load_when_they_are_uncommented(home):
     text = (home / "influcoder.yaml").read_text()
     blocks = re.findall(r"(?m)(?:^ *#   .*\n)+", text)
     examples = [yaml.safe_load(re.sub(r"(?m)^ *#   ", "", block)) for block in blocks]
-    columns, rule, wanted, adapter = examples
+    columns, rule, wanted, adapter, warmup = examples
     data = yaml.safe_load(text)
     data["corpus"] |= columns
     data["behaviors"]["toxic"] |= rule
@@ -163,6 +167,10 @@ def test_the_examples_in_the_template_load_when_they_are_uncommented(home):
     assert settings.behaviors["toxic"].known_good == home.resolve() / "queries/known_good.jsonl"
     assert settings.behaviors["helpful"].rule.kind == "wanted"
     assert settings.target_model.adapter.path == home.resolve() / "adapters/mine"
+    data["target_model"] |= warmup
+    (home / "influcoder.yaml").write_text(yaml.safe_dump(data))
+    adapter = load_settings(home).target_model.adapter
+    assert adapter.model_dump() == WarmupAdapter(source="warmup").model_dump()
 
 
 @pytest.mark.parametrize("folder", ["template", "demo"])

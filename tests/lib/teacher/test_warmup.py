@@ -143,9 +143,17 @@ def test_a_warm_up_that_ends_early_leaves_nothing_and_can_be_repeated(target_fol
     assert len(warmed(target_folder, tmp_path / "out")) == SETTINGS.epochs
 
 
-def test_a_sample_without_a_loss_is_an_error_that_names_it(target_folder, tmp_path):
+def test_a_sample_without_a_loss_is_left_out_and_counted(target_folder, found, tmp_path):
     target = load_target(target_folder, "float32")
-    empty = Sample("e" * 32, "a prompt", "")
-    for samples, named in (([*SAMPLES, empty], "sample e{32}"), ([], "nothing to warm up on")):
-        with pytest.raises(DataError, match=named):
-            warm_up(target, samples, WINDOW, 96, SETTINGS, tmp_path / "out", print)
+    said = []
+    samples = [*SAMPLES, Sample("e" * 32, "a prompt", "")]
+    same = warm_up(target, samples, WINDOW, 96, SETTINGS, tmp_path / "out", said.append)
+    assert [each.fingerprint() for each in same] == [each.fingerprint() for each in found]
+    assert said[0] == "warm-up: 1 responses without a token are left out"
+
+
+@pytest.mark.parametrize("samples", [[], [Sample("e" * 32, "a prompt", "")]], ids=len)
+def test_a_warm_up_on_nothing_is_an_error(target_folder, tmp_path, samples):
+    target = load_target(target_folder, "float32")
+    with pytest.raises(DataError, match="nothing to warm up on"):
+        warm_up(target, samples, WINDOW, 96, SETTINGS, tmp_path / "out", print)
