@@ -6,7 +6,6 @@ import json
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import polars as pl
 
 from influcoder_assets.config import Settings
 from influcoder_assets.maker import Task, asset_maker
-from influcoder_assets.settings_models import AdapterSettings, WarmupAdapter
+from influcoder_assets.settings_models import WarmupAdapter
 from influcoder_lib import fingerprint
 from influcoder_lib.evaluation.held_out import labelled_draw
 from influcoder_lib.rows import open_rows
@@ -31,9 +30,9 @@ _LABELLED = 1000
 _CANDIDATE_COLUMNS = ("sample_id", "prompt", "response", "label")
 
 
-def teacher_settings(task: Task) -> TeacherSettings:
-    """The teacher's part of the user's settings, and where the adapter lies."""
-    target = task.settings.target_model
+def teacher_settings(settings: Settings, adapter_folder: Path | None) -> TeacherSettings:
+    """The teacher's part of the user's settings, with the folder of a trained adapter."""
+    target = settings.target_model
     adapter = target.adapter
     return TeacherSettings(
         dtype=target.dtype,
@@ -41,16 +40,18 @@ def teacher_settings(task: Task) -> TeacherSettings:
         tokens_per_batch=target.tokens_per_batch,
         rank=adapter.rank if adapter.source == "fresh" else 0,
         seed=adapter.seed if adapter.source == "fresh" else 0,
-        adapter=_adapter_folder(task, adapter),
+        adapter=adapter_folder,
         sketch_dimensions=target.sketch.dimensions,
         sketch_seed=target.sketch.seed,
     )
 
 
-def _adapter_folder(task: Task, adapter: AdapterSettings) -> Path | None:
+def _teacher(task: Task) -> TeacherSettings:
+    adapter = task.settings.target_model.adapter
+    folder = adapter.path if adapter.source == "peft" else None
     if adapter.source == "warmup":
-        return task.folder("target_adapter")
-    return adapter.path if adapter.source == "peft" else None
+        folder = task.folder("target_adapter")
+    return teacher_settings(task.settings, folder)
 
 
 def _shaping(settings: Settings) -> dict[str, object]:
@@ -91,7 +92,7 @@ def _warm_up(task: Task, adapter: WarmupAdapter) -> None:
     shards = [task.file("corpus", "samples.parquet", shard) for shard in task.each("corpus")]
     drawn = to_samples(_drawn(shards, adapter.samples, adapter.seed))
     settings = WarmupSettings(**adapter.model_dump(exclude={"source", "samples"}))
-    teacher = replace(teacher_settings(task), adapter=None)
+    teacher = teacher_settings(task.settings, None)
     with tempfile.TemporaryDirectory() as folder:
         last = warm_up_target(
             workspace.target_files,
@@ -113,7 +114,9 @@ def _drawn(shards: Sequence[Path], count: int, seed: int) -> pl.DataFrame:
     drawn = pl.DataFrame(schema=SAMPLE_SCHEMA)
     for shard in shards:
         for samples in read_sample_blocks(shard):
-            together = pl.concat([drawn, samples]).unique("sample_id", maintain_order=True)
+            together = pl.concat([drawn, samples]).unique(
+                "sample_id", keep="first", maintain_order=True
+            )
             drawn = together[draw(together["sample_id"].to_list(), count, seed)]
     return drawn
 
@@ -234,8 +237,7 @@ def teacher_rankings(task: Task) -> None:
 def open_engine(task: Task) -> GradientFeatures:
     """The teacher, loaded; it stays loaded for the process."""
     workspace = task.workspace
-    settings = teacher_settings(task)
-    return open_teacher(workspace.target_files, workspace.data / "models", settings)
+    return open_teacher(workspace.target_files, workspace.data / "models", _teacher(task))
 
 
 def teacher_key(task: Task) -> str:
@@ -243,7 +245,7 @@ def teacher_key(task: Task) -> str:
     model = task.facts.sources["target_model"]
     if task.settings.target_model.adapter.source == "warmup":
         model = fingerprint.of_text(model, task.input("target_adapter").fingerprint)
-    return teacher_settings(task).key(model)
+    return teacher_settings(task.settings, None).key(model)
 
 
 def _features(task: Task, frame: pl.DataFrame) -> Collected:

@@ -72,13 +72,14 @@ def test_a_redistillation_leaves_the_adapter_alone():
     assert "redraw_target_adapter" not in steps
 
 
-def test_a_warm_up_that_trains_on_the_same_samples_learns_the_same(
-    refreshed_home, change_settings, tmp_path
+def test_a_new_home_warms_up_to_the_same_adapter_as_any_other_of_that_corpus(
+    refreshed_home, pristine, change_settings, tmp_path
 ):
-    change_settings(refreshed_home, "target_model.adapter", WARMUP)
-    other = tiny_home.copy_home(refreshed_home, tmp_path / "other")
-    made = [
-        tiny_home.make(Workspace.open(home), "target_adapter")[0].fingerprint
-        for home in (refreshed_home, other)
-    ]
+    new_home = tiny_home.copy_home(pristine, tmp_path / "new")
+    made = []
+    for shard in tiny_home.SHARDS:
+        tiny_home.make(Workspace.open(new_home), "corpus", shard)
+    for home in (refreshed_home, new_home):
+        change_settings(home, "target_model.adapter", WARMUP)
+        made.append(tiny_home.make(Workspace.open(home), "target_adapter")[0].fingerprint)
     assert made[0] == made[1]
