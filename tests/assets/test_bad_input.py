@@ -39,7 +39,11 @@ def test_no_query_file_fails_the_queries_but_not_the_corpus(new_home):
     (said,) = refreshed.failures
     assert said.startswith("behavior_queries: The file of behaviors.rude.queries does not exist.")
     assert str(new_home / "queries" / "rude.jsonl") in said
-    assert {asset for asset, _ in refreshed.made} == {"corpus", "gradient_projections"}
+    assert {asset for asset, _ in refreshed.made} == {
+        "corpus",
+        "target_adapter",
+        "gradient_projections",
+    }
     assert tiny_home.plan(new_home) == []
 
 
