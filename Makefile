@@ -13,7 +13,7 @@ help:
 	@echo "make chaos  kill runs, break files, fill disks: the long form of tests/chaos"
 	@echo "make lint   run ruff, mypy and import-linter"
 	@echo "make bench  measure speed, memory and storage; takes about an hour"
-	@echo "make tables measure how well students follow the teacher and find unsafe rows; an hour"
+	@echo "make tables measure how well students follow the teacher and find unsafe rows; hours"
 	@echo "make lock   write requirements.lock again from pyproject.toml"
 
 # The stamp is written last, so an interrupted installation starts again.

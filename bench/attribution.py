@@ -8,8 +8,8 @@ pairs that no query asks for, are distilled from.
 
 Recall@50, the mean reciprocal rank of the first relevant row, and what a row costs. What needs the
 target model for every row stands beside: the teacher's own gradients, LESS, LoGra and Rep-Sim. All
-of that is kept in `--runs`, with what it cost when it was made. The default takes XX on two cores,
-`--pool 600 --candidates 150` YY.
+of that is kept in `--runs`, with what it cost when it was made. The default takes about an hour on
+two cores, `--queries 10 --pool 150 --candidates 60` about five minutes.
 """
 
 import argparse
