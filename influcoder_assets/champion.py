@@ -82,8 +82,9 @@ def champion_encoder(task: Task) -> None:
 
 def champion_vectors(task: Task) -> StoredVectors:
     """The champion, its vectors kept in a row store."""
-    summary = task.input("champion_encoder").summary
-    folder = task.workspace.store.place(task.input("champion_encoder")) / "encoder"
+    champion, store = task.input("champion_encoder"), task.workspace.store
+    summary, folder = champion.summary, store.place(champion) / "encoder"
+    store.bring((champion, name) for name in champion.files if name.startswith("encoder/"))
     return stored_vectors(task, str(summary["encoder"]), folder, int(summary["window"]))
 
 

@@ -7,9 +7,10 @@ is the business of `settings_errors`.
 
 import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
+    ConfigDict,
     Field,
     StringConstraints,
     ValidationError,
@@ -205,6 +206,43 @@ def _known_good_needed(rate: float) -> int:
     return max(1, math.ceil(1 / rate - 1 - 1e-9))
 
 
+class StorageSettings(Section):
+    """Where artifacts are kept. What is given here may be a password, and is in no error."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    location: Text | None = Field(
+        default=None,
+        description="Location that machines share artifacts through; the home's data folder is then"
+        " the local copy of it. null: the data folder is all there is.",
+        json_schema_extra={
+            "allowed": "a URL that fsspec knows, such as s3://bucket/prefix, or null"
+        },
+    )
+    options: dict[Text, Any] = Field(
+        default_factory=dict,
+        repr=False,
+        description="What fsspec is told of the location, such as client_kwargs; leave passwords to"
+        " the environment or to the machine's own configuration.",
+        json_schema_extra={"allowed": "options of the location's file system, by name"},
+    )
+
+    @field_validator("location")
+    @classmethod
+    def _is_a_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        scheme, found, rest = value.partition("://")
+        if not found or not scheme or not rest.strip("/"):
+            raise rejected("this is no URL of a location")
+        if ":" in rest.partition("@")[0] and "@" in rest:
+            raise rejected(
+                "a URL is shown in errors, and this one holds a password",
+                fix="take it out, and give it by the environment or in storage.options",
+            )
+        return value
+
+
 class ReportSettings(Section):
     """What the report warns of."""
 
@@ -248,6 +286,9 @@ class Settings(Section):
     )
     report: ReportSettings = Field(
         default_factory=ReportSettings, description="What the report warns of."
+    )
+    storage: StorageSettings = Field(
+        default_factory=StorageSettings, description="Where artifacts are kept."
     )
 
     @field_validator("behaviors")

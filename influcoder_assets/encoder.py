@@ -20,7 +20,7 @@ from influcoder_lib.evaluation import comparison
 from influcoder_lib.evaluation.held_out import Block, Contenders, teacher_predictors
 from influcoder_lib.report.model import Table
 from influcoder_lib.report.training import training_picture
-from influcoder_lib.rows import FORMAT, open_rows
+from influcoder_lib.rows import FORMAT
 from influcoder_lib.samples import to_samples
 from influcoder_lib.student.distillation import distill
 from influcoder_lib.student.encoder import InfluenceEncoder
@@ -207,7 +207,7 @@ def _stored_encoders(task: Task) -> tuple[StoredVectors, Sequence[StoredVectors]
 def stored_vectors(task: Task, encoder: str, folder: Path, window: int) -> StoredVectors:
     """An encoder with this fingerprint, its vectors kept in a row store."""
     key = fingerprint.of_text(encoder, _EMBEDDING_CODE, FORMAT)
-    rows = open_rows(task.workspace.data / "rows" / "embeddings" / key)
+    rows = task.workspace.rows("embeddings", key)
     return StoredVectors(functools.partial(_load, folder, window), rows, task.say)
 
 

@@ -87,7 +87,8 @@ def _describe(
     owner: type[BaseModel],
     model: type[BaseModel],
 ) -> Problem:
-    given = _show(details["input"])
+    hidden = _is_hidden(owner, field)
+    given = "what is given" if hidden else _show(details["input"])
     allowed = allowed_text(field) if field else ""
     context = details.get("ctx", {})
     match details["type"]:
@@ -96,10 +97,12 @@ def _describe(
         case "extra_forbidden" | "invalid_key":
             keys = "one of " + ", ".join(owner.model_fields)
             fix = _meant(key[-1], owner, model)
-            return Problem(key, f"there is no such key (its value is {given})", line, keys, fix)
+            what = "there is no such key" + ("" if hidden else f" (its value is {given})")
+            return Problem(key, what, line, keys, fix)
         case "rejected":
             value = context["value"] if context["key"] else details["input"]
-            what = context["what"] if value is None else f"{_show(value)}: {context['what']}"
+            shown = value is not None and not hidden
+            what = f"{_show(value)}: {context['what']}" if shown else context["what"]
             return Problem(key, what, line, context["allowed"] or allowed, context["fix"])
         case "union_tag_invalid":
             tags = [
@@ -112,6 +115,12 @@ def _describe(
     choices = _choices(field.annotation) if field else []
     fix = _closest(details["input"], choices)
     return Problem(key, f"{given} is not allowed", line, allowed, fix)
+
+
+def _is_hidden(owner: type[BaseModel], field: FieldInfo | None) -> bool:
+    """Whether a value may be a password: it stands in a section of such, or in place of one."""
+    sections = (owner, *_sections(field and field.annotation))
+    return any(section.model_config.get("hide_input_in_errors") for section in sections)
 
 
 def _locate(

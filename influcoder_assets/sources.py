@@ -13,7 +13,7 @@ import polars as pl
 from influcoder_lib import fingerprint
 from influcoder_lib.atomic import write_atomically
 from influcoder_lib.curation.decisions import Override, read_overrides
-from influcoder_lib.errors import DataError
+from influcoder_lib.errors import DataError, StoreError
 from influcoder_lib.store import Manifest, Store
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ class ReviewedShards:
     def _look(
         self, manifests: list[Manifest], entries: Mapping[str, Override]
     ) -> dict[str, list[str]]:
+        self.store.bring((manifest, "samples.parquet") for manifest in manifests)
         places = {str(self.store.place(m) / "samples.parquet"): m for m in manifests}
         found = (
             pl.scan_parquet(list(places), include_file_paths="place")
@@ -163,6 +164,7 @@ def _champion(workspace: "Workspace") -> str:
     if database is None:
         return workspace.registry.champion() or NONE
     if not database.is_file():
+        _check_nobody_has_one(workspace)
         return NONE
     memory, content = workspace.data / "champion.json", workspace.hashes.of(database)
     record = json.loads(memory.read_text()) if memory.is_file() else {}
@@ -170,6 +172,22 @@ def _champion(workspace: "Workspace") -> str:
         record = {"database": content, "version": workspace.registry.champion() or NONE}
         write_atomically(memory, json.dumps(record).encode())
     return str(record["version"])
+
+
+def _check_nobody_has_one(workspace: "Workspace") -> None:
+    """A machine without the registry would take the encoder in use away from all others.
+
+    Raises:
+        StoreError: the encoder in use at the location has a version, in some registry.
+    """
+    champion = workspace.store.current("champion_encoder")
+    version = champion.summary["version"] if champion else None
+    if workspace.settings.storage.location is not None and version is not None:
+        raise StoreError(
+            f"The encoder in use is version {version} of an MLflow registry that is not here.",
+            where=workspace.registry.address,
+            fix="set MLFLOW_TRACKING_URI to the registry that the machines share",
+        )
 
 
 def _overrides(workspace: "Workspace", shards: Iterable[str]) -> dict[str, str]:

@@ -16,7 +16,6 @@ from influcoder_assets.maker import Task, asset_maker
 from influcoder_assets.settings_models import WarmupAdapter
 from influcoder_lib import fingerprint
 from influcoder_lib.evaluation.held_out import labelled_draw
-from influcoder_lib.rows import open_rows
 from influcoder_lib.samples import SAMPLE_SCHEMA, read_sample_blocks, read_samples, to_samples
 from influcoder_lib.teacher import rankings
 from influcoder_lib.teacher.collection import Collected, collect, draw
@@ -249,7 +248,7 @@ def teacher_key(task: Task) -> str:
 
 
 def _features(task: Task, frame: pl.DataFrame) -> Collected:
-    rows = open_rows(task.workspace.data / "rows" / "gradients" / teacher_key(task))
+    rows = task.workspace.rows("gradients", teacher_key(task))
     open_once = functools.partial(open_engine, task)
     dimensions = task.settings.target_model.sketch.dimensions
     return collect(open_once, to_samples(frame), rows, dimensions, task.say)

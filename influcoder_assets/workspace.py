@@ -9,9 +9,11 @@ from typing import Any
 from influcoder_assets import sources
 from influcoder_assets.config import Settings, load_settings
 from influcoder_assets.registry import Registry
+from influcoder_assets.storage import data_folder, open_store
 from influcoder_lib import models
 from influcoder_lib.errors import DataError, shown
 from influcoder_lib.refresh import Facts, Key, Node
+from influcoder_lib.rows import RowStore, open_rows
 from influcoder_lib.samples import SUFFIXES, Shards, find_shards
 from influcoder_lib.store import Recipe, Store
 
@@ -34,8 +36,16 @@ class Workspace:
 
     @cached_property
     def store(self) -> Store:
-        """The artifacts of this home."""
-        return Store(self.data)
+        """The artifacts of this home, with what others have published at its location by now.
+
+        Raises:
+            StoreError: the location does not answer, or the data folder is no copy of it.
+        """
+        return open_store(self.home, self.settings.storage)
+
+    def rows(self, kind: str, key: str) -> RowStore:
+        """The vectors of one kind that are stored under a key."""
+        return open_rows(self.data / "rows" / kind / key, self.store.remote)
 
     @cached_property
     def registry(self) -> Registry:
@@ -45,7 +55,7 @@ class Workspace:
     @property
     def data(self) -> Path:
         """Folder of everything that is made."""
-        return self.home / "data"
+        return data_folder(self.home)
 
     @cached_property
     def found(self) -> Shards:

@@ -27,6 +27,7 @@ from influcoder_lib import fingerprint
 from influcoder_lib.atomic import write_atomically
 from influcoder_lib.errors import StoreError
 from influcoder_lib.id_table import IdTable, keys_of
+from influcoder_lib.remote import ALONE, Remote
 
 FORMAT = "2"
 """Layout of a segment; part of every key, so that segments of another layout are not read."""
@@ -39,14 +40,17 @@ _MANY = 64
 class RowStore:
     """Appends and looks up vectors of one width and dtype by sample id (32 hex characters).
 
-    `refused` maps the samples that have no vector to the reason.
+    `refused` maps the samples that have no vector to the reason. Segments that others have shared
+    through `remote` are brought here when the store is opened, and each new one is sent there.
 
     Raises:
         StoreError: a segment is damaged.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, remote: Remote = ALONE) -> None:
         self.folder = folder
+        self.remote = remote
+        remote.exchange(folder)
         self._clear()
         self._recall()
         self.catch_up()
@@ -84,12 +88,14 @@ class RowStore:
         tensors = {"ids": ids.reshape(-1, 16), "rows": np.ascontiguousarray(rows), "truncated": cut}
         save_file(tensors, part)
         part.replace(self.folder / name)
+        self.remote.send([self.folder / name])
         self._register(self.folder / name)
 
     def refuse(self, reasons: Mapping[str, str]) -> None:
         """Remember why these samples have no vector."""
         path = self.folder / f"{fingerprint.of_text(*reasons)}.json"
         write_atomically(path, json.dumps(dict(reasons)).encode())
+        self.remote.send([path])
         self._register(path)
 
     def take(self, sample_ids: Sequence[str]) -> np.ndarray:
@@ -234,13 +240,13 @@ def _stored(path: Path, rows: np.ndarray) -> np.ndarray:
         return np.concatenate([stored[int(run[0]) : int(run[-1]) + 1] for run in runs])[back]
 
 
-def open_rows(folder: Path) -> RowStore:
+def open_rows(folder: Path, remote: Remote = ALONE) -> RowStore:
     """The row store of a folder; in one process its segments are read once."""
-    rows = _opened(folder)
+    rows = _opened(folder, remote)
     rows.catch_up()
     return rows
 
 
 @functools.lru_cache(maxsize=8)
-def _opened(folder: Path) -> RowStore:
-    return RowStore(folder)
+def _opened(folder: Path, remote: Remote) -> RowStore:
+    return RowStore(folder, remote)

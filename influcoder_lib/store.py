@@ -14,14 +14,14 @@ import json
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from influcoder_lib import fingerprint
-from influcoder_lib.atomic import flush, not_writable, write_atomically, write_new
+from influcoder_lib.atomic import flush, not_writable, write_atomically
 from influcoder_lib.errors import StoreError
 from influcoder_lib.manifests import (
     Manifest,
@@ -30,6 +30,7 @@ from influcoder_lib.manifests import (
     numbered,
     read_manifest,
 )
+from influcoder_lib.remote import ALONE, Remote
 
 __all__ = ["Draft", "Manifest", "Recipe", "Store"]
 
@@ -51,10 +52,11 @@ class Draft:
 
 
 class Store:
-    """Reads and publishes the artifacts below one root folder."""
+    """Reads and publishes the artifacts below one root folder, and through what it is a copy of."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, remote: Remote = ALONE) -> None:
         self.root = root
+        self.remote = remote
 
     def current(self, asset: str, shard: str | None = None) -> Manifest | None:
         """The manifest in force, or None where nothing was published.
@@ -104,25 +106,43 @@ class Store:
             StoreError: the file is missing, or its bytes are not those that were published.
         """
         path = self.place(manifest) / name
-        label = _label(manifest.asset, manifest.shard)
-        size, expected = manifest.files[name]
-        if not path.is_file():
-            problem = f"{name} of {label} is missing."
-        elif path.stat().st_size != size or fingerprint.of_file(path) != expected:
-            problem = f"{name} of {label} is damaged: its bytes are not the published ones."
-        else:
+        problem = _problem(path, manifest.files[name])
+        if problem is not None:
+            self.remote.fetch([path])
+            problem = _problem(path, manifest.files[name])
+        if problem is None:
             return path
         number = self._manifests(manifest.asset, manifest.shard) / f"{manifest.number:06d}.json"
         raise StoreError(
-            problem, where=str(path), fix=f"delete {number} and run again: it is then made anew"
+            f"{name} of {_label(manifest.asset, manifest.shard)} {problem}",
+            where=str(path),
+            fix=f"delete {number} and run again: it is then made anew",
         )
 
     def folder(self, manifest: Manifest, below: str = "") -> Path:
         """Folder of an artifact, or one below it, every file in it checked as by `path`."""
-        for name in manifest.files:
-            if not below or name.startswith(f"{below}/"):
-                self.path(manifest, name)
+        names = [name for name in manifest.files if not below or name.startswith(f"{below}/")]
+        self.bring((manifest, name) for name in names)
+        for name in names:
+            self.path(manifest, name)
         return self.place(manifest) / below
+
+    def bring(self, wanted: Iterable[tuple[Manifest, str]]) -> None:
+        """Have those of the files that others have published here too, many at a time; `path`
+        does it one by one. Of the files that are here already nothing is looked at.
+
+        Raises:
+            StoreError: the bytes of a file that was brought are not those that were published.
+        """
+        paths = {self.place(manifest) / name: (manifest, name) for manifest, name in wanted}
+        lacking = [path for path in paths if not path.is_file()]
+        self.remote.fetch(lacking)
+        for path in filter(Path.is_file, lacking):
+            try:
+                self.path(*paths[path])
+            except StoreError:
+                path.unlink()
+                raise
 
     def place(self, manifest: Manifest) -> Path:
         """Folder of an artifact, its files not looked at."""
@@ -154,7 +174,7 @@ class Store:
     def record_failure(self, asset: str, shard: str | None, recipe: Recipe, message: str) -> None:
         """Remember that making this artifact from this recipe failed, and why."""
         record = {"recipe": recipe.fingerprint, "message": message}
-        write_atomically(self._failure(asset, shard), json.dumps(record).encode())
+        self._say(self._failure(asset, shard), record)
 
     def failures(self) -> dict[tuple[str, str | None], tuple[str, str]]:
         """Recipe fingerprint and message of every failure that was not made good."""
@@ -168,16 +188,16 @@ class Store:
 
     def forget_failures(self) -> None:
         """Forget all failures, so that what failed is tried again."""
-        shutil.rmtree(self.root / "failures", ignore_errors=True)
+        for path in (self.root / "failures").glob("*/[!.]*.json"):
+            self._unsay(path)
 
     def bury(self, shard: str) -> None:
         """Put up a tombstone: the shard's file is gone; what was made of it stays readable."""
-        record = {"shard": shard, "gone": _now()}
-        write_atomically(self._tombstone(shard), json.dumps(record).encode())
+        self._say(self._tombstone(shard), {"shard": shard, "gone": _now()})
 
     def revive(self, shard: str) -> None:
         """Take the tombstone away: the shard's file is there again."""
-        self._tombstone(shard).unlink(missing_ok=True)
+        self._unsay(self._tombstone(shard))
 
     def tombstones(self) -> dict[str, str]:
         """Shards whose files are gone, and since when (UTC, ISO 8601)."""
@@ -206,6 +226,7 @@ class Store:
             _mend(home, draft.folder, files)
         else:
             draft.folder.rename(home)
+        self.remote.send(home / name for name in files)
         manifest = Manifest(
             asset=asset,
             shard=shard,
@@ -218,17 +239,26 @@ class Store:
             run_id=run_id,
         )
         self._number(manifest)
-        self._failure(asset, shard).unlink(missing_ok=True)
+        self._unsay(self._failure(asset, shard))
 
     def _number(self, manifest: Manifest) -> None:
         """Publish a manifest under the next free number; of two at once, each gets its own."""
         folder = self._manifests(manifest.asset, manifest.shard)
         number = max((int(path.stem) for path in numbered(folder)), default=0) + 1
-        while not write_new(
+        while not self.remote.create(
             folder / f"{number:06d}.json",
             json.dumps(asdict(replace(manifest, number=number)), indent=1).encode(),
         ):
             number += 1
+
+    def _say(self, path: Path, record: Mapping[str, str]) -> None:
+        write_atomically(path, json.dumps(record).encode())
+        self.remote.send([path])
+
+    def _unsay(self, path: Path) -> None:
+        if path.is_file():
+            path.unlink(missing_ok=True)
+            self.remote.remove([path])
 
     def _artifact(self, asset: str, shard: str | None, content: str) -> Path:
         return self.root / "artifacts" / asset / (shard or _WHOLE) / content
@@ -253,6 +283,16 @@ def _mend(home: Path, made: Path, files: Mapping[str, tuple[int, str]]) -> None:
         if not (home / name).is_file() or fingerprint.of_file(home / name) != digest:
             (home / name).parent.mkdir(parents=True, exist_ok=True)
             (made / name).replace(home / name)
+
+
+def _problem(path: Path, published: tuple[int, str]) -> str | None:
+    """What is wrong with a file that has these bytes and this fingerprint; None if nothing is."""
+    size, expected = published
+    if not path.is_file():
+        return "is missing."
+    if path.stat().st_size != size or fingerprint.of_file(path) != expected:
+        return "is damaged: its bytes are not the published ones."
+    return None
 
 
 def _label(asset: str, shard: str | None) -> str:

@@ -13,6 +13,7 @@ from influcoder_assets.commands import audit_tables
 from influcoder_assets.commands.terminal import HomeOption, JsonOption, errors
 from influcoder_assets.config import load_settings
 from influcoder_assets.home import find_home
+from influcoder_assets.storage import open_store
 from influcoder_lib.errors import DataError
 from influcoder_lib.store import Store
 
@@ -137,8 +138,9 @@ def sql(
 
 
 def _store(home: Path | None) -> Store:
-    """The home's artifacts; no settings are read, and no model is imported."""
-    return Store(find_home(home) / "data")
+    """The home's artifacts; no model is imported."""
+    place = find_home(home)
+    return open_store(place, load_settings(place).storage)
 
 
 def _given(

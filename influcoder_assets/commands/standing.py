@@ -169,6 +169,7 @@ def _behaviors(store: Store, filtered: Mapping[str, Manifest]) -> list[Behavior]
     rule_set = store.current("decision_rule")
     if rule_set is None:
         return []
+    store.bring((each, "dropped.parquet") for each in filtered.values())
     tables = [store.path(each, "dropped.parquet") for each in filtered.values()]
     dropped = _dropped_by_behavior(tables) if tables else {}
     valid = sum(each.summary["kept"] + each.summary["dropped"] for each in filtered.values())

@@ -53,6 +53,8 @@ class LiveIndex:
         self.missing = sorted(found.keys() - ready.keys())
         ids: list[pl.DataFrame] = []
         segments = []
+        parts = (VECTORS, CODES, "ids.parquet")
+        store.bring((manifest, part) for manifest in ready.values() for part in parts)
         for shard, manifest in ready.items():
             segments.append((store.path(manifest, VECTORS), store.path(manifest, CODES)))
             own = pl.read_parquet(store.path(manifest, "ids.parquet"), columns=["sample_id"])

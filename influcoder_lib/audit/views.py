@@ -1,6 +1,6 @@
 """The documented views: what each holds, and how it is made from manifests and stored parquet."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -239,21 +239,21 @@ def _encoder_rows(histories: Mapping[Key, list[Manifest]]) -> list[Row]:
 
 
 def _files(
-    store: Store, current: Mapping[Key, Manifest], asset: str, parts: Iterable[str]
+    store: Store, current: Mapping[Key, Manifest], asset: str, parts: Sequence[str]
 ) -> list[Row]:
     """Some files of the version in force of an asset, for every shard."""
-    return [
-        each
-        for (name, _), manifest in current.items()
-        if name == asset
-        for each in _files_of(store, manifest, parts)
-    ]
+    return _files_of(store, [each for (name, _), each in current.items() if name == asset], parts)
 
 
-def _files_of(store: Store, manifest: Manifest, parts: Iterable[str]) -> list[Row]:
-    folder = store.place(manifest)
+def _files_of(store: Store, manifests: Sequence[Manifest], parts: Sequence[str]) -> list[Row]:
+    store.bring((manifest, part) for manifest in manifests for part in parts)
     return [
-        {"filename": str(folder / part), "shard": manifest.shard, "version": manifest.number}
+        {
+            "filename": str(store.place(manifest) / part),
+            "shard": manifest.shard,
+            "version": manifest.number,
+        }
+        for manifest in manifests
         for part in parts
     ]
 
@@ -304,15 +304,16 @@ def _past(connection: Connection, store: Store, histories: Mapping[Key, list[Man
     """Decisions of older versions, as `past` and `past_files`; each file once, with the newest
     version that has it. A file that is in force now is none of them."""
     asset, parts, schema = _PARQUET["decisions"]
-    found: dict[str, Row] = {}
-    for (name, _), history in histories.items():
-        if name != asset:
-            continue
-        for manifest in history[:-1]:
-            if manifest.fingerprint != history[-1].fingerprint:
-                found |= {each["filename"]: each for each in _files_of(store, manifest, parts)}
-    _parquet(connection, "past", list(found.values()), schema)
-    _table(connection, "past_files", list(found.values()), _FILES)
+    found = {
+        (manifest.shard, manifest.fingerprint): manifest
+        for (name, _), history in histories.items()
+        if name == asset
+        for manifest in history[:-1]
+        if manifest.fingerprint != history[-1].fingerprint
+    }
+    files = _files_of(store, list(found.values()), parts)
+    _parquet(connection, "past", files, schema)
+    _table(connection, "past_files", files, _FILES)
 
 
 def _behaviors(columns: Iterable[str]) -> list[str]:

@@ -154,12 +154,13 @@ def test_the_examples_in_the_template_load_when_they_are_uncommented(home):
     text = (home / "influcoder.yaml").read_text()
     blocks = re.findall(r"(?m)(?:^ *#   .*\n)+", text)
     examples = [yaml.safe_load(re.sub(r"(?m)^ *#   ", "", block)) for block in blocks]
-    columns, rule, wanted, adapter, warmup = examples
+    columns, rule, wanted, adapter, warmup, shared = examples
     data = yaml.safe_load(text)
     data["corpus"] |= columns
     data["behaviors"]["toxic"] |= rule
     data["behaviors"] |= wanted
     data["target_model"] |= adapter
+    data |= shared
     (home / "influcoder.yaml").write_text(yaml.safe_dump(data))
     settings = load_settings(home)
     assert settings.corpus.columns.messages == "messages"
@@ -167,6 +168,7 @@ def test_the_examples_in_the_template_load_when_they_are_uncommented(home):
     assert settings.behaviors["toxic"].known_good == home.resolve() / "queries/known_good.jsonl"
     assert settings.behaviors["helpful"].rule.kind == "wanted"
     assert settings.target_model.adapter.path == home.resolve() / "adapters/mine"
+    assert settings.storage.location == "s3://bucket/prefix"
     data["target_model"] |= warmup
     (home / "influcoder.yaml").write_text(yaml.safe_dump(data))
     adapter = load_settings(home).target_model.adapter

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from influcoder_lib import fingerprint, store
+from influcoder_lib import fingerprint, remote, store
 from influcoder_lib.errors import StoreError
 from influcoder_lib.store import Manifest, Recipe, Store
 
@@ -81,7 +81,7 @@ def test_an_end_before_the_manifest_leaves_the_old_artifact_in_force(data, monke
     def full(path: Path, content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store, "write_new", full)
+    monkeypatch.setattr(remote, "write_new", full)
     with pytest.raises(OSError, match="No space left"):
         publish(data, "other")
     monkeypatch.undo()
