@@ -8,9 +8,10 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from torch.nn import functional
 
+from influcoder_lib.budget import batches
 from influcoder_lib.models import TargetModel
 from influcoder_lib.samples import Sample
-from influcoder_lib.teacher.tokens import Span, SpanEncoder, batches
+from influcoder_lib.teacher.tokens import Span, SpanEncoder
 
 _WINDOW = 192
 _RANK = 16

@@ -104,7 +104,8 @@ class TargetModelSettings(Section):
         default=1024,
         ge=16,
         validate_default=True,
-        description="Tokens in one batch, padding included, and so the memory that it takes.",
+        description="Tokens in one batch, padding included, and so the memory that it takes; a"
+        " batch that does not fit is halved.",
         json_schema_extra={"allowed": "a whole number, at least window"},
     )
     adapter: AdapterSettings = Field(

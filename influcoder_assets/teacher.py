@@ -151,6 +151,7 @@ def gradient_projections(task: Task) -> None:
         "reused": len(kept) - found.computed,
         "truncated": found.truncated,
         "measured": len(drawn),
+        "tokens_per_batch": found.tokens_per_batch,
         "teacher": teacher_key(task),
     }
 

@@ -5,7 +5,7 @@ affair (`reading.py`).
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from sentence_transformers.models import Normalize
 from sentence_transformers.util import batch_to_device
 
 from influcoder_lib import fingerprint
+from influcoder_lib.budget import TokenBudget, batches
 from influcoder_lib.errors import StoreError
 from influcoder_lib.samples import Sample
 from influcoder_lib.student.folder import open_model
@@ -24,6 +25,9 @@ from influcoder_lib.student.head import KernelHead, Role
 from influcoder_lib.student.reading import Batch, reader_of
 
 Precision = Literal["float32", "bfloat16"]
+
+_BATCH_TOKENS = 2048
+_WINDOW = "encoder.window"
 
 
 class InfluenceEncoder:
@@ -47,6 +51,7 @@ class InfluenceEncoder:
         self.model = model
         self.precision: Precision = precision
         self._reader = reader_of(model, window)
+        self._budget = TokenBudget(_BATCH_TOKENS, _WINDOW)
 
     @classmethod
     def load(
@@ -67,12 +72,13 @@ class InfluenceEncoder:
             model.append(Normalize())
         return cls(model.eval(), window, precision)
 
-    def encode(self, samples: Sequence[Sample], batch_tokens: int = 2048) -> np.ndarray:
+    def encode(self, samples: Sequence[Sample], batch_tokens: int | None = None) -> np.ndarray:
         """Unit vectors (N, d) float32 of candidates, in their order, without gradients.
 
-        Samples of like length share a batch of at most `batch_tokens` tokens, padding included
-        (or of one sample), so what a sample's neighbours are changes its vector by float noise
-        only: about 1e-7 in float32, 1e-3 in bfloat16. The model is left in evaluation mode.
+        Samples of like length share a batch of at most `batch_tokens` tokens, padding included (or
+        of one sample); if it is not given, of as many as have fitted into memory so far. So what a
+        sample's neighbours are changes its vector by float noise only: about 1e-7 in float32, 1e-3
+        in bfloat16. The model is left in evaluation mode.
         """
         return self.read(samples, batch_tokens=batch_tokens)[0]
 
@@ -86,32 +92,39 @@ class InfluenceEncoder:
         samples: Sequence[Sample],
         role: Role = "candidate",
         resemblance: float = 0.0,
-        batch_tokens: int = 2048,
+        batch_tokens: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Unit vectors (N, d) float32 of samples in this role, in their order, and which of them
-        are longer than the window and were cut: (N,) bool. `resemblance` is for queries."""
+        are longer than the window and were cut: (N,) bool. `resemblance` is for queries.
+
+        Raises:
+            ModelError: a sample does not fit into memory, even alone.
+        """
         self.model.eval()
         vectors = np.empty((len(samples), self.dimension), dtype=np.float32)
         truncated = np.zeros(len(samples), dtype=bool)
-        with torch.no_grad(), self.computing_in(self.precision):
-            for batch, block in self._blocks(samples, role, batch_tokens):
-                vectors[batch.rows] = block.cpu().numpy()
-                truncated[batch.rows] = batch.truncated
+        for batch, block in self.compute(samples, role, self._units, batch_tokens):
+            vectors[batch.rows] = block.cpu().numpy()
+            truncated[batch.rows] = batch.truncated
         if role == "query":
             for head in (each for each in self.model if isinstance(each, KernelHead)):
                 vectors = head.blended(vectors, resemblance)
         return vectors, truncated
 
-    def forward(self, samples: Sequence[Sample], batch_tokens: int = 2048) -> torch.Tensor:
+    def forward(self, samples: Sequence[Sample], batch_tokens: int = _BATCH_TOKENS) -> torch.Tensor:
         """Unit vectors (n, d) float32 of n >= 1 samples, differentiable, on the model's device.
 
         Batched by length as in `encode`, but the graph holds all of them. Dropout is on exactly
         when `model` is in training mode. An autocast context around the call is respected.
         """
-        blocks_of = self._blocks(samples, "candidate", batch_tokens)
-        batches, blocks = zip(*blocks_of, strict=True)
-        back = np.argsort(np.concatenate([batch.rows for batch in batches]), kind="stable")
-        return torch.cat(blocks)[torch.from_numpy(back).to(self.model.device)]
+        reading = self._reader.read(samples)
+        parts = [
+            (rows, self._units(self._moved(reading.batch(rows), "candidate")))
+            for rows in batches(reading.lengths, batch_tokens)
+        ]
+        back = np.argsort(np.concatenate([rows for rows, _ in parts]), kind="stable")
+        together = torch.cat([block for _, block in parts])
+        return together[torch.from_numpy(back).to(self.model.device)]
 
     def computing_in(self, precision: Precision) -> AbstractContextManager[Any]:
         """A context in which matrix products are computed in this precision."""
@@ -169,21 +182,40 @@ class InfluenceEncoder:
             }
         )
 
-    def batches(
-        self, samples: Sequence[Sample], role: Role, batch_tokens: int = 2048
-    ) -> Iterator[Batch]:
-        """All samples, batch by batch, as the model's inputs on its device."""
-        for batch in self._reader.batches(samples, batch_tokens):
-            inputs = {**batch_to_device(batch.inputs, self.model.device), "role": role}
-            yield batch._replace(inputs=inputs)
-
-    def _blocks(
-        self, samples: Sequence[Sample], role: Role, batch_tokens: int
+    def compute(
+        self,
+        samples: Sequence[Sample],
+        role: Role,
+        run: Callable[[Batch], torch.Tensor],
+        batch_tokens: int | None = None,
     ) -> Iterator[tuple[Batch, torch.Tensor]]:
-        """One batch after another with its unit vectors."""
-        for batch in self.batches(samples, role, batch_tokens):
-            vectors = self.model(batch.inputs)["sentence_embedding"].float()
-            yield batch, torch.nn.functional.normalize(vectors, dim=1)
+        """One batch after another with what `run` gives for it, without gradients. A batch has the
+        model's inputs on its device; one that does not fit into memory is split.
+
+        Raises:
+            ModelError: a sample does not fit into memory, even alone.
+        """
+        budget = self._budget if batch_tokens is None else TokenBudget(batch_tokens, _WINDOW)
+        reading = self._reader.read(samples)
+
+        def run_rows(rows: np.ndarray) -> tuple[Batch, torch.Tensor]:
+            with torch.no_grad(), self.computing_in(self.precision):
+                batch = self._moved(reading.batch(rows), role)
+                return batch, run(batch)
+
+        return budget.spend(
+            reading.lengths, run_rows, lambda row: f"sample {samples[row].sample_id}"
+        )
+
+    def _moved(self, batch: Batch, role: Role) -> Batch:
+        """The batch with its inputs on the model's device."""
+        inputs = {**batch_to_device(batch.inputs, self.model.device), "role": role}
+        return batch._replace(inputs=inputs)
+
+    def _units(self, batch: Batch) -> torch.Tensor:
+        """Unit vectors (n, d) of a batch."""
+        vectors = self.model(batch.inputs)["sentence_embedding"].float()
+        return torch.nn.functional.normalize(vectors, dim=1)
 
 
 def _module_facts(module: Any) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from influcoder_lib.errors import ModelError
 from influcoder_lib.samples import Sample
 from influcoder_lib.student.encoder import InfluenceEncoder
 from influcoder_lib.student.head import KernelHead, Regression, Role, square_distances
+from influcoder_lib.student.reading import Batch
 from influcoder_lib.student.training import Distilled, EpochLog, TrainingSet, validated
 
 # The penalty is chosen among these, in units of the kernel of a sample with itself.
@@ -110,12 +111,12 @@ def _units(vectors: np.ndarray) -> np.ndarray:
 def describe(student: InfluenceEncoder, samples: Sequence[Sample], role: Role) -> Tensor:
     """What the student's head is told of the samples: (n, D) float32, on the model's device."""
     words, head = student.model[0], student.model[1]
-    rows, found = [], []
-    with torch.no_grad(), student.computing_in(student.precision):
-        for batch in student.batches(samples, role):
-            rows.append(batch.rows)
-            found.append(head.describe(words(batch.inputs)).float())
-    back = np.argsort(np.concatenate(rows), kind="stable")
+
+    def run(batch: Batch) -> Tensor:
+        return head.describe(words(batch.inputs)).float()
+
+    batches, found = zip(*student.compute(samples, role, run), strict=True)
+    back = np.argsort(np.concatenate([batch.rows for batch in batches]), kind="stable")
     return torch.cat(found)[torch.from_numpy(back).to(student.model.device)]
 
 

@@ -5,7 +5,7 @@ one text, or a transformer whose head wants prompt and response apart (parts).
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, NamedTuple, Protocol
 
@@ -30,8 +30,8 @@ _FRAME = ("start", "end of prompt", "end of response")
 
 _EXAMPLE = Sample("", "prompt", "response")
 
-# The tokenizer's threads share a list of texts; a longer one is no faster.
-_STATIC_TEXTS = 1024
+# The tokenizer's threads share a list of texts; one of more than about 1,000 is no faster.
+_STATIC_TOKENS = 2
 
 
 def text_of(sample: Sample) -> str:
@@ -48,13 +48,21 @@ class Batch(NamedTuple):
     inputs: dict[str, Any]
 
 
+class Reading(NamedTuple):
+    """Samples as a model reads them: what each adds to a batch, (N,) int64 tokens, and the batch
+    that rows (n,) of them make."""
+
+    lengths: np.ndarray
+    batch: Callable[[np.ndarray], Batch]
+
+
 class Reader(Protocol):
     """Reads samples for one model. Its `window` is the most tokens read, special ones included."""
 
     window: int
 
-    def batches(self, samples: Sequence[Sample], batch_tokens: int) -> Iterator[Batch]:
-        """All samples, batch by batch."""
+    def read(self, samples: Sequence[Sample]) -> Reading:
+        """The samples, ready to be taken in batches."""
 
     def facts(self) -> dict[str, Any]:
         """What shapes a sample's tokens and the model's graph, as JSON."""
@@ -94,15 +102,18 @@ class TransformerReader:
         self.window = int(model.max_seq_length)
         attention.select(model[0])
 
-    def batches(self, samples: Sequence[Sample], batch_tokens: int) -> Iterator[Batch]:
-        """A batch has at most `batch_tokens` tokens, padding included, or one sample."""
+    def read(self, samples: Sequence[Sample]) -> Reading:
+        """Each sample as one text."""
         texts = [text_of(sample) for sample in samples]
         # Reading the lengths apart from the inputs costs 2 % of the time that the model takes.
         lengths = self._lengths(texts)
-        for rows in batches_by_length(np.minimum(lengths, self.window), batch_tokens):
+
+        def batch(rows: np.ndarray) -> Batch:
             own = [texts[row] for row in rows]
             inputs = self._model.preprocess(own, prompt=_prefix(self._model))
-            yield Batch(rows, lengths[rows] > self.window, inputs)
+            return Batch(rows, lengths[rows] > self.window, inputs)
+
+        return Reading(np.minimum(lengths, self.window), batch)
 
     def facts(self) -> dict[str, Any]:
         """The tokenizer, the transformer's config, the prefix and the text."""
@@ -142,8 +153,8 @@ class PartsReader(TransformerReader):
     the prompt the head (METHOD.md, section 2, does the same for the teacher).
     """
 
-    def batches(self, samples: Sequence[Sample], batch_tokens: int) -> Iterator[Batch]:
-        """A batch has at most `batch_tokens` tokens, padding included, or one sample."""
+    def read(self, samples: Sequence[Sample]) -> Reading:
+        """Each sample as two texts in one row."""
         prefix = _prefix(self._model) or ""
         prompts = self._tokens([prefix + sample.prompt for sample in samples])
         responses = self._tokens([sample.response for sample in samples])
@@ -151,12 +162,15 @@ class PartsReader(TransformerReader):
         lengths = np.array([sum(map(len, parts)) + len(_FRAME) for parts in kept], dtype=np.int64)
         counts = np.array([[len(p), len(r)] for p, r in zip(prompts, responses, strict=True)])
         truncated = counts.reshape(-1, PARTS).sum(axis=1) + len(_FRAME) > lengths
-        for rows in batches_by_length(lengths, batch_tokens):
+
+        def batch(rows: np.ndarray) -> Batch:
             inputs = self._inputs([kept[row] for row in rows])
             inputs["counts"] = torch.from_numpy(counts[rows].astype(np.float32))
             surfaces = [_surface(samples[row]) for row in rows]
             inputs["surface"] = torch.from_numpy(np.stack(surfaces))
-            yield Batch(rows, truncated[rows], inputs)
+            return Batch(rows, truncated[rows], inputs)
+
+        return Reading(lengths, batch)
 
     def facts(self) -> dict[str, Any]:
         """The tokenizer, the transformer's config, the prefix and how the parts are laid out."""
@@ -216,18 +230,21 @@ class StaticReader:
             self._tokenizer.enable_truncation(window)
         self.window = int(self._tokenizer.truncation["max_length"])
 
-    def batches(self, samples: Sequence[Sample], batch_tokens: int) -> Iterator[Batch]:
-        """Batches are of 1,024 texts, as a token takes no memory to speak of."""
+    def read(self, samples: Sequence[Sample]) -> Reading:
+        """Each sample as one text. A token takes no memory to speak of, so they count alike."""
         texts = [text_of(sample) for sample in samples]
-        for start in range(0, len(texts), _STATIC_TEXTS):
-            encodings = self._encodings(texts[start : start + _STATIC_TEXTS])
+
+        def batch(rows: np.ndarray) -> Batch:
+            encodings = self._encodings([texts[row] for row in rows])
             tokens = [each.ids or [0] for each in encodings]
             ends = np.cumsum([len(each) for each in tokens])
             flat = np.fromiter(chain.from_iterable(tokens), np.int64, ends[-1])
             offsets = np.concatenate([[0], ends[:-1]])
             inputs = {"input_ids": torch.from_numpy(flat), "offsets": torch.from_numpy(offsets)}
             truncated = np.array([bool(each.overflowing) for each in encodings])
-            yield Batch(np.arange(start, start + len(tokens)), truncated, inputs)
+            return Batch(rows, truncated, inputs)
+
+        return Reading(np.full(len(texts), _STATIC_TOKENS), batch)
 
     def facts(self) -> dict[str, Any]:
         """The tokenizer, the prefix and the text."""
@@ -249,20 +266,6 @@ class StaticReader:
 
 def _surface(sample: Sample) -> np.ndarray:
     return np.concatenate([surface_features(sample.prompt), surface_features(sample.response)])
-
-
-def batches_by_length(lengths: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:
-    """Cut rows (N,) of these token lengths, longest first, into batches of bounded padded size.
-
-    A batch's rows times its longest row is at most `batch_tokens`, unless one row alone exceeds it.
-    """
-    order = np.argsort(-lengths, kind="stable")
-    start = 0
-    while start < len(order):
-        longest = max(int(lengths[order[start]]), 1)
-        stop = start + max(batch_tokens // longest, 1)
-        yield order[start:stop]
-        start = stop
 
 
 def _check_window(window: int, most: int | None) -> None:

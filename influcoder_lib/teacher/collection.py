@@ -14,13 +14,17 @@ from influcoder_lib.teacher.gradients import GradientFeatures
 
 @dataclass(frozen=True)
 class Collected:
-    """Samples with unit features (n, D) float16, in the order given; the rest with reasons."""
+    """Samples with unit features (n, D) float16, in the order given; the rest with reasons.
+
+    `tokens_per_batch` is how many fitted into memory, None if nothing had to be computed.
+    """
 
     samples: list[Sample]
     features: np.ndarray
     unusable: dict[str, str]
     computed: int
     truncated: int
+    tokens_per_batch: int | None
 
 
 def draw(sample_ids: Sequence[str], count: int, seed: int) -> list[int]:
@@ -45,14 +49,18 @@ def collect(
     `open_engine` is called only if something has to be computed; its sketch has `dimensions`.
     """
     missing = [s for s in samples if s.sample_id not in rows and s.sample_id not in rows.refused]
+    tokens_per_batch = None
     if missing:
-        _compute(open_engine(), missing, rows, progress)
+        engine = open_engine()
+        _compute(engine, missing, rows, progress)
+        tokens_per_batch = engine.tokens_per_batch
     kept = [sample for sample in samples if sample.sample_id in rows]
     ids = [sample.sample_id for sample in kept]
     features = rows.take(ids) if kept else np.empty((0, dimensions), np.float16)
     unusable = {s.sample_id: rows.refused[s.sample_id] for s in samples if s.sample_id not in rows}
     computed = sum(sample.sample_id in rows for sample in missing)
-    return Collected(kept, features, unusable, computed, rows.truncated(ids))
+    truncated = rows.truncated(ids)
+    return Collected(kept, features, unusable, computed, truncated, tokens_per_batch)
 
 
 def _compute(

@@ -20,13 +20,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from influcoder_lib.budget import TokenBudget
 from influcoder_lib.errors import ModelError
 from influcoder_lib.models import TargetModel
 from influcoder_lib.samples import Sample
 from influcoder_lib.teacher import attention
 from influcoder_lib.teacher.adapters import AdaptedLayer
 from influcoder_lib.teacher.sketch import Sketch
-from influcoder_lib.teacher.tokens import Span, SpanEncoder, batches
+from influcoder_lib.teacher.tokens import Span, SpanEncoder
 
 CODE_VERSION = "3"
 # Logits of so many tokens over a vocabulary of 50,000 stay in the cache of most CPUs.
@@ -64,10 +65,20 @@ class GradientFeatures:
         self.layers = list(layers)
         self.sketch = sketch
         self.spans = SpanEncoder(target.tokenizer, window)
-        self.tokens_per_batch = tokens_per_batch
+        self._budget = TokenBudget(tokens_per_batch, "target_model.window")
+
+    @property
+    def tokens_per_batch(self) -> int:
+        """Tokens that a batch may have, padding included; fewer than were asked for once a batch
+        has not fitted into memory."""
+        return self._budget.tokens
 
     def features(self, samples: Sequence[Sample]) -> Iterator[FeatureBatch]:
-        """Features batch by batch, longest samples first; together they cover every sample."""
+        """Features batch by batch, longest samples first; together they cover every sample.
+
+        Raises:
+            ModelError: a sample does not fit into memory, even alone.
+        """
         spans = self.spans.encode(samples)
         unusable = {
             index: "the response has no token: its loss span is empty"
@@ -78,9 +89,14 @@ class GradientFeatures:
             yield FeatureBatch([], np.empty((0, self.sketch.dimensions), np.float32), unusable, 0)
         usable = [index for index in range(len(spans)) if index not in unusable]
         lengths = [len(spans[index].ids) for index in usable]
-        for group in batches(lengths, self.tokens_per_batch):
-            indices = [usable[position] for position in group]
-            yield self._batch(indices, [spans[index] for index in indices])
+
+        def run(rows: np.ndarray) -> FeatureBatch:
+            indices = [usable[row] for row in rows]
+            return self._batch(indices, [spans[index] for index in indices])
+
+        yield from self._budget.spend(
+            lengths, run, lambda row: f"sample {samples[usable[row]].sample_id}"
+        )
 
     def gradients(self, spans: Sequence[Span]) -> dict[str, Tensor]:
         """Full gradients of a batch by factor name: (n, d_out, r) and (n, r, d_in) float32.

@@ -1,4 +1,4 @@
-"""From samples to token spans: context, response, where the loss begins, and batches by tokens."""
+"""From samples to token spans: context, response, and where the loss begins."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -84,21 +84,6 @@ class SpanEncoder:
 
     def _tokens(self, texts: list[str]) -> list[list[int]]:
         return self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-
-
-def batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
-    """Indices grouped so that rows times longest row stays within the budget, longest first.
-
-    A row longer than the budget makes a batch of its own. Equal lengths keep their order.
-    """
-    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-    groups: list[list[int]] = []
-    for index in order:
-        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= token_budget:
-            groups[-1].append(index)
-        else:
-            groups.append([index])
-    return groups
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, turns: list[tuple[str, str]], reply: bool) -> str:

@@ -21,12 +21,13 @@ from torch import Tensor
 from transformers import get_linear_schedule_with_warmup
 
 from influcoder_lib import fingerprint
+from influcoder_lib.budget import batches
 from influcoder_lib.errors import DataError
 from influcoder_lib.models import TargetModel
 from influcoder_lib.samples import Sample
 from influcoder_lib.teacher.adapters import AdaptedLayer, fresh_adapter
 from influcoder_lib.teacher.gradients import backward
-from influcoder_lib.teacher.tokens import Span, SpanEncoder, batches
+from influcoder_lib.teacher.tokens import Span, SpanEncoder
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 """Of a checkpoint's files, those that PEFT knows."""

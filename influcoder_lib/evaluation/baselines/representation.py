@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from influcoder_lib.budget import batches
 from influcoder_lib.models import TargetModel
 from influcoder_lib.samples import Sample
-from influcoder_lib.teacher.tokens import SpanEncoder, batches
+from influcoder_lib.teacher.tokens import SpanEncoder
 
 
 class Representations:

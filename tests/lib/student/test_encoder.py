@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from influcoder_lib import fingerprint
 from influcoder_lib.errors import ModelError, SettingsError, StoreError
 from influcoder_lib.samples import Sample
 from influcoder_lib.student.encoder import InfluenceEncoder
-from influcoder_lib.student.reading import batches_by_length, text_of
+from influcoder_lib.student.reading import text_of
 from tests.tiny import tiny_encoder
 
 SAMPLES = [
@@ -45,6 +46,26 @@ def test_vectors_have_length_one_and_the_encoder_s_dimension(encoder: InfluenceE
     assert vectors.shape == (12, encoder.dimension) == (12, 32)
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+
+
+def test_batches_that_do_not_fit_into_memory_are_split_and_give_the_same_vectors(
+    encoder: InfluenceEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tight = encoder.copy()
+    plain, sizes = tight.model.forward, []
+
+    def short_of_memory(inputs: dict[str, Any], **options: Any) -> Any:
+        sizes.append(inputs["input_ids"].numel())
+        if sizes[-1] > 60:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return plain(inputs, **options)
+
+    monkeypatch.setattr(tight.model, "forward", short_of_memory)
+    np.testing.assert_allclose(tight.encode(SAMPLES), encoder.encode(SAMPLES), atol=1e-6)
+    assert max(sizes) > 60
+    sizes.clear()
+    tight.encode(SAMPLES)
+    assert max(sizes) <= 60
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 100, 10_000])
@@ -216,9 +237,3 @@ def test_an_incomplete_folder_is_refused_by_name(
     shutil.rmtree(broken) if missing == "." else (broken / missing).unlink()
     with pytest.raises(ModelError, match="broken"):
         InfluenceEncoder.load(broken, 48)
-
-
-def test_batches_are_bounded_in_padded_tokens() -> None:
-    lengths = np.array([3, 50, 7, 7, 20, 1])
-    batches = [rows.tolist() for rows in batches_by_length(lengths, 21)]
-    assert batches == [[1], [4], [2, 3, 0], [5]]

@@ -203,9 +203,10 @@ def test_padded_and_unpadded_rows_give_the_same_vectors(student: InfluenceEncode
 
 
 def test_pools_are_the_means_of_the_layers_over_each_part(student: InfluenceEncoder) -> None:
-    (batch,) = student.batches(SAMPLES[:1], "candidate")
-    with torch.no_grad():
-        states = student.model[0](dict(batch.inputs))["all_layer_embeddings"]
+    def layers(batch):
+        return student.model[0](dict(batch.inputs))["all_layer_embeddings"]
+
+    ((_, states),) = student.compute(SAMPLES[:1], "candidate", layers)
     # start, the, cat, end, red, dog, ., end
     expected = torch.cat(
         [

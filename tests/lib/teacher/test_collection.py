@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from influcoder_lib import fingerprint
+from influcoder_lib.errors import ModelError
 from influcoder_lib.models import load_target
 from influcoder_lib.rows import RowStore
 from influcoder_lib.samples import Sample
@@ -145,3 +147,35 @@ def test_progress_counts_up_to_all_samples(engine, tmp_path: Path):
     assert said[0].startswith(f"gradients of 1 of {total} samples")
     assert said[-1].startswith(f"gradients of {total} of {total} samples")
     assert said[-1].endswith(" 0 s left")
+
+
+def test_batches_that_do_not_fit_into_memory_are_split_and_give_the_same_features(
+    engine, tmp_path, monkeypatch
+):
+    roomy = GradientFeatures(engine.target, engine.layers, engine.sketch, 48, 96)
+    tight = GradientFeatures(engine.target, engine.layers, engine.sketch, 48, 96)
+    expected = collect(lambda: roomy, SAMPLES, RowStore(tmp_path / "roomy"), 64, quiet)
+    plain = tight._batch
+
+    def short_of_memory(indices, spans):
+        if len(spans) * max(len(span.ids) for span in spans) > 50:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return plain(indices, spans)
+
+    monkeypatch.setattr(tight, "_batch", short_of_memory)
+    found = collect(lambda: tight, SAMPLES, RowStore(tmp_path / "tight"), 64, quiet)
+    assert found.samples == expected.samples
+    np.testing.assert_allclose(found.features, expected.features, atol=1e-3)
+    assert expected.tokens_per_batch == 96
+    assert found.tokens_per_batch <= 50
+
+
+def test_a_sample_that_does_not_fit_alone_is_named_and_leaves_what_was_computed(
+    engine, tmp_path, monkeypatch
+):
+    tight = GradientFeatures(engine.target, engine.layers, engine.sketch, 48, 96)
+    monkeypatch.setattr(tight, "_batch", lambda *_: (_ for _ in ()).throw(MemoryError()))
+    with pytest.raises(ModelError, match="not enough memory for 48 tokens") as caught:
+        collect(lambda: tight, SAMPLES, RowStore(tmp_path), 64, quiet)
+    assert caught.value.where == f"sample {SAMPLES[4].sample_id}"
+    assert "lower target_model.window" in caught.value.fix

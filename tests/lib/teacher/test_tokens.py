@@ -1,6 +1,4 @@
-"""Token spans: what is context, what is loss, what is cut, and batches within a token budget."""
-
-import itertools
+"""Token spans: what is context, what is loss, and what is cut."""
 
 import pytest
 from hypothesis import given
@@ -8,7 +6,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from influcoder_lib.samples import Sample
-from influcoder_lib.teacher.tokens import Span, SpanEncoder, batches
+from influcoder_lib.teacher.tokens import Span, SpanEncoder
 from tests.tiny import CHARACTERS, CHATML, CHATML_WITH_SYSTEM, tiny_tokenizer
 
 BOS, EOS = "<s>", "</s>"
@@ -149,21 +147,3 @@ def test_no_end_of_sequence_is_appended_where_there_is_none():
     tokenizer = tiny_tokenizer()
     tokenizer.eos_token = None
     assert parts(tokenizer, encode(tokenizer, 100, "p", "yes")) == ("p\n", "yes")
-
-
-@given(st.lists(st.integers(1, 40), max_size=40), st.integers(1, 120))
-def test_batches_hold_every_row_once_within_the_budget_longest_first(lengths, budget):
-    groups = batches(lengths, budget)
-    order = [index for group in groups for index in group]
-    assert sorted(order) == list(range(len(lengths)))
-    assert order == sorted(order, key=lambda index: -lengths[index])
-    for group in groups:
-        longest = max(lengths[index] for index in group)
-        assert len(group) == 1 or len(group) * longest <= budget
-    for group, following in itertools.pairwise(groups):
-        grown = (len(group) + 1) * max(lengths[index] for index in [*group, following[0]])
-        assert grown > budget, "a batch was closed while the next row still fitted"
-
-
-def test_a_row_longer_than_the_budget_is_a_batch_of_its_own():
-    assert batches([3, 50, 4], 10) == [[1], [2, 0]]
