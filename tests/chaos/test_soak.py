@@ -26,7 +26,13 @@ LOOK_AFTER = 80
 TOLERANCE = 2e-3
 # The encoder and what it was distilled from: no change here makes them anew, so a home that was
 # built from nothing has to be given them.
-KEPT = ("distillation_set", "teacher_rankings", "influence_encoder", "champion_encoder")
+KEPT = (
+    "target_adapter",
+    "distillation_set",
+    "teacher_rankings",
+    "influence_encoder",
+    "champion_encoder",
+)
 FILES = {
     "corpus": ("samples.parquet", "quarantine.parquet"),
     "gradient_projections": ("candidates.parquet", "unusable.parquet", "features.npy"),
