@@ -7,12 +7,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from influcoder_lib.raw_rows import BadRow, Row, check_growth, missing, twice
+from influcoder_lib.raw_rows import ROW_BYTES, BadRow, Row, check_growth, missing, twice
 
 _BUFFER = 1 << 20
 _ROWS = 256
-# Bytes of a row that holds next to nothing.
-_LEAST = 8
 
 
 def read_parquet(
@@ -44,7 +42,7 @@ def _look(metadata: pq.FileMetaData, name: str, columns: tuple[str, ...], size: 
             raise twice(name, column)
     leaves = [metadata.schema.column(place) for place in range(metadata.num_columns)]
     needed = [place for place, leaf in enumerate(leaves) if leaf.path.split(".")[0] in columns]
-    check_growth(name, _LEAST * metadata.num_rows, size)
+    check_growth(name, ROW_BYTES * metadata.num_rows, size)
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
         for chunk in map(group.column, needed):
             check_growth(name, chunk.total_uncompressed_size, chunk.total_compressed_size)

@@ -10,6 +10,8 @@ from typing import Any
 from influcoder_lib.errors import DataError
 
 EXCERPT = 200
+ROW_BYTES = 32
+"""What a row counts for in `check_growth`, however little it holds."""
 
 # What a file unpacks to may be this many bytes, and beyond, so many times what is packed: text
 # seldom shrinks to a tenth, and nothing that gzip packs to less than a thousandth.

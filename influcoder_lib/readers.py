@@ -22,6 +22,7 @@ from influcoder_lib.errors import DataError
 from influcoder_lib.parquet_rows import read_parquet
 from influcoder_lib.raw_rows import (
     EXCERPT,
+    ROW_BYTES,
     BadRow,
     Row,
     check_encoding,
@@ -123,7 +124,7 @@ def _read_jsonl_gz(
         def read_line(most: int) -> bytes:
             nonlocal length
             line = stream.readline(most)
-            length += len(line)
+            length += len(line) + ROW_BYTES
             check_growth(name, length, packed.tell())
             return line
 

@@ -77,9 +77,10 @@ def _repeated(rows: int) -> pa.Table:
     return pa.table({"prompt": text, "response": text})
 
 
-def test_a_gzip_file_that_grows_beyond_measure_is_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("line", [b"\0", b"\n", b"{}\n"])
+def test_a_gzip_file_that_grows_beyond_measure_is_an_error(tmp_path: Path, line: bytes) -> None:
     path = tmp_path / "a.jsonl.gz"
-    path.write_bytes(gzip.compress(b"\0" * 10_000_000) * 10)
+    path.write_bytes(gzip.compress(line * 10_000_000) * 10)
     assert "more than 500 times its size" in refused(path).problem
 
 
