@@ -11,6 +11,7 @@ import numpy as np
 from influcoder_assets.encoder import stored_vectors
 from influcoder_assets.maker import Task, asset_maker
 from influcoder_assets.sources import NONE
+from influcoder_assets.workspace import Workspace
 from influcoder_lib import models
 from influcoder_lib.curation.embedding import StoredVectors
 from influcoder_lib.errors import ModelError, StoreError
@@ -108,6 +109,18 @@ def version_before(store: Store) -> str | None:
             fix="`influcoder rollback --to untrained` goes back to the untrained encoder",
         )
     return others[-1]
+
+
+def versions_in_use(workspace: Workspace) -> set[str | None]:
+    """Registry versions of encoders that may be used again: the one that the alias points at, the
+    one in use, the one before it, and None, the untrained encoder.
+
+    Raises:
+        StoreError: the registry cannot be reached.
+    """
+    used = [each.summary["version"] for each in workspace.store.history("champion_encoder")]
+    before = [version for version in used if version != used[-1]]
+    return {None, workspace.registry.champion(), *used[-1:], *before[-1:]}
 
 
 def _best(merits: Mapping[str, float], standing: str) -> str:

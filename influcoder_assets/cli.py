@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from influcoder_assets.commands import audit, export, refresh, status
+from influcoder_assets.commands import audit, export, gc, refresh, status
 from influcoder_assets.commands.terminal import HomeOption, console, environment, errors
 from influcoder_assets.home import find_home, init_home
 
@@ -52,6 +52,7 @@ for command in (
     audit.sql,
     status.status,
     export.export,
+    gc.gc,
 ):
     app.command()(command)
 

@@ -8,13 +8,15 @@ folder is all there is, and the same questions are answered by `Alone`.
 
 import json
 import secrets
+import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from influcoder_lib.atomic import write_atomically, write_new
 from influcoder_lib.errors import StoreError
@@ -25,6 +27,13 @@ _AT_ONCE = 16
 _HIDDEN = "***"
 # Of the options, these may be shown in an error; any other may be a password.
 _SHOWN = ("url", "region")
+
+
+class Stamp(NamedTuple):
+    """Size of a file, and when it was written (seconds since 1970)."""
+
+    bytes: int
+    modified: float
 
 
 class Remote(Hashable, Protocol):
@@ -49,6 +58,9 @@ class Remote(Hashable, Protocol):
     def remove(self, paths: Iterable[Path]) -> None:
         """Take these files away there; those that are not there are let be."""
 
+    def stamps(self, name: str) -> dict[Path, Stamp]:
+        """Every file there, below a folder of the location, by its local path."""
+
 
 class Alone:
     """No other place: the data folder is all there is."""
@@ -66,6 +78,10 @@ class Alone:
         return write_new(path, data)
 
     def remove(self, paths: Iterable[Path]) -> None: ...
+
+    def stamps(self, name: str) -> dict[Path, Stamp]:
+        """No file is there."""
+        return {}
 
 
 ALONE = Alone()
@@ -94,17 +110,17 @@ class Location:
         """
         if copied_from(self.root) is None:
             self._publish_all()
-        there = self._sizes("manifests")
-        self.fetch(path for path, size in there.items() if _size(path) != size)
+        there = self.stamps("manifests")
+        self.fetch(path for path, stamp in there.items() if _size(path) != stamp.bytes)
         for kind in ("failures", "tombstones"):
-            there = self._sizes(kind)
+            there = self.stamps(kind)
             for path in _files_below(self.root / kind) - there.keys():
                 path.unlink(missing_ok=True)
             self.fetch(there)
 
     def exchange(self, folder: Path) -> None:
         """See `Remote`."""
-        here, there = _files_below(folder), self._sizes(self._name(folder)).keys()
+        here, there = _files_below(folder), self.stamps(self._name(folder)).keys()
         self.fetch(there - here)
         self.send(here - there)
 
@@ -133,7 +149,7 @@ class Location:
     def _publish_all(self) -> None:
         """Publish what the data folder holds, so that it becomes a copy of the location."""
         own = sorted(_files_below(self.root / "manifests"))
-        for path in self._sizes("manifests").keys() & set(own):
+        for path in self.stamps("manifests").keys() & set(own):
             self._check_same(path)
         for kind in ("artifacts", "tombstones"):
             self.send(_files_below(self.root / kind))
@@ -153,16 +169,16 @@ class Location:
                 " empty location for what is here",
             )
 
-    def _sizes(self, name: str) -> dict[Path, int]:
-        """Local path and bytes of every file there, below a folder of the location."""
+    def stamps(self, name: str) -> dict[Path, Stamp]:
+        """See `Remote`."""
         with self._reached():
             self._system.invalidate_cache()
             found = self._system.find(f"{self._base}/{name}", detail=True)
         start = len(self._base) + 1
-        sizes = {self.root / there[start:]: int(info["size"]) for there, info in found.items()}
-        for path in sizes:
+        stamps = {self.root / there[start:]: _stamp(info) for there, info in found.items()}
+        for path in stamps:
             self._name(path)
-        return sizes
+        return stamps
 
     def _each(self, act: Callable[[Path], None], paths: Iterable[Path]) -> None:
         """Do it to many files at a time."""
@@ -294,6 +310,20 @@ def copied_from(root: Path) -> str | None:
         return str(json.loads((root / _MARKER).read_text())["location"])
     except FileNotFoundError:
         return None
+
+
+def stamps_below(folder: Path) -> dict[Path, Stamp]:
+    """Every file of a local folder, at any depth."""
+    stats = {path: path.stat() for path in folder.rglob("*") if path.is_file()}
+    return {path: Stamp(stat.st_size, stat.st_mtime) for path, stat in stats.items()}
+
+
+def _stamp(info: Mapping[str, Any]) -> Stamp:
+    """What a file system says of a file; one that tells no time has files that are new."""
+    told = info.get("LastModified") or info.get("last_modified") or info.get("mtime")
+    if isinstance(told, datetime):
+        told = told.timestamp()
+    return Stamp(int(info["size"]), told if isinstance(told, int | float) else time.time())
 
 
 def _files_below(folder: Path) -> set[Path]:

@@ -93,6 +93,14 @@ class Store:
         """The same, newest first, each read when it is asked for."""
         return map(read_manifest, reversed(numbered(self._manifests(asset, shard))))
 
+    def histories(self) -> dict[tuple[str, str | None], list[Manifest]]:
+        """All manifests of every artifact, oldest first, by asset and shard."""
+        folder = self.root / "manifests"
+        assets = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        keys = [(asset, shard) for asset in assets for shard in (None, *self.shards(asset))]
+        found = {key: self.history(*key) for key in keys}
+        return {key: history for key, history in found.items() if history}
+
     def shards(self, asset: str) -> list[str]:
         """Shards for which the asset was ever published, sorted."""
         folder = self.root / "manifests" / asset
@@ -113,10 +121,13 @@ class Store:
         if problem is None:
             return path
         number = self._manifests(manifest.asset, manifest.shard) / f"{manifest.number:06d}.json"
+        fix = f"delete {number} and run again: it is then made anew"
+        if manifest != self.current(manifest.asset, manifest.shard):
+            fix = "`influcoder gc` removes files of past versions; a backup may have it"
         raise StoreError(
             f"{name} of {_label(manifest.asset, manifest.shard)} {problem}",
             where=str(path),
-            fix=f"delete {number} and run again: it is then made anew",
+            fix=fix,
         )
 
     def folder(self, manifest: Manifest, below: str = "") -> Path:

@@ -137,7 +137,7 @@ def make_views(connection: Connection, store: Store) -> None:
         StoreError: a manifest cannot be read.
         duckdb.Error: a stored parquet file is missing or damaged.
     """
-    histories = _histories(store)
+    histories = store.histories()
     current = {key: history[-1] for key, history in histories.items()}
     connection.execute("CREATE SCHEMA stored")
     connection.execute("USE stored")
@@ -157,15 +157,6 @@ def make_views(connection: Connection, store: Store) -> None:
     for name, source in _SOURCES.items():
         columns = ", ".join(_TIMES.get(column, column) for column in VIEWS[name].columns)
         connection.execute(f"CREATE VIEW {name} AS SELECT {columns} FROM {source}")
-
-
-def _histories(store: Store) -> dict[Key, list[Manifest]]:
-    """Every manifest, oldest first, by asset and shard."""
-    folder = store.root / "manifests"
-    assets = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    keys: list[Key] = [(asset, shard) for asset in assets for shard in (None, *store.shards(asset))]
-    found = {key: store.history(*key) for key in keys}
-    return {key: history for key, history in found.items() if history}
 
 
 def _manifest_rows(histories: Mapping[Key, list[Manifest]]) -> list[Row]:
