@@ -21,16 +21,17 @@ if TYPE_CHECKING:
 
 NONE = "none"
 
+# Of the files that things are remembered in; to be moved when what stands in them changes.
+_FORM = 1
+
 
 class FileHashes:
     """Fingerprints of files, remembered by path, size and modification time in one JSON file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._known: dict[str, list[Any]] = {}
+        self._known: dict[str, list[Any]] = _recall(path)
         self._changed = False
-        if path.is_file():
-            self._known = json.loads(path.read_text())
 
     def of(self, path: Path) -> str:
         """Fingerprint of a file, read only if its size or time is not the remembered one."""
@@ -50,7 +51,7 @@ class FileHashes:
     def save(self) -> None:
         """Write what was learnt."""
         if self._changed:
-            write_atomically(self.path, json.dumps(self._known, indent=0).encode())
+            _remember(self.path, self._known)
 
 
 class ReviewedShards:
@@ -84,12 +85,11 @@ class ReviewedShards:
         ]
         if new:
             known |= self._look(new, entries)
-            record = {"list": list_hash, "shards": known}
-            write_atomically(self.path, json.dumps(record, indent=0).encode())
+            _remember(self.path, {"list": list_hash, "shards": known})
         return {shard: known[shard][1] if made[shard] else NONE for shard in made}
 
     def _remembered(self, list_hash: str) -> dict[str, list[str]]:
-        record = json.loads(self.path.read_text()) if self.path.is_file() else {}
+        record = _recall(self.path)
         return record["shards"] if record.get("list") == list_hash else {}
 
     def _look(
@@ -167,10 +167,10 @@ def _champion(workspace: "Workspace") -> str:
         _check_nobody_has_one(workspace)
         return NONE
     memory, content = workspace.data / "champion.json", workspace.hashes.of(database)
-    record = json.loads(memory.read_text()) if memory.is_file() else {}
+    record = _recall(memory)
     if record.get("database") != content:
         record = {"database": content, "version": workspace.registry.champion() or NONE}
-        write_atomically(memory, json.dumps(record).encode())
+        _remember(memory, record)
     return str(record["version"])
 
 
@@ -208,6 +208,20 @@ BY_SHARD: Mapping[str, Callable[["Workspace", Iterable[str]], dict[str, str]]] =
 }
 DEPENDENT: Mapping[str, tuple[str, ...]] = {"corpus": ("overrides",)}
 """By asset, the sources whose part for a shard depends on what was made of that shard."""
+
+
+def _recall(path: Path) -> dict[str, Any]:
+    """What was remembered; nothing where it cannot be read, or another version wrote it."""
+    try:
+        record = json.loads(path.read_text())
+        return record["remembered"] if record["form"] == _FORM else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _remember(path: Path, what: Mapping[str, Any]) -> None:
+    record = {"form": _FORM, "remembered": what}
+    write_atomically(path, json.dumps(record, indent=0).encode())
 
 
 def _of_files(workspace: "Workspace", files: Mapping[str, Path | None]) -> str:

@@ -137,7 +137,8 @@ class ManifestsInForce:
         try:
             lines = self._memory.read_text().splitlines()
             for place, folder, name, file, record in json.loads(f"[{','.join(lines)}]"):
-                self._known[place] = _Known(folder, name, file, _of_record(record))
+                if record["schema"] == SCHEMA:
+                    self._known[place] = _Known(folder, name, file, _of_record(record))
             self._lines = len(lines)
         except FileNotFoundError:
             return
@@ -176,11 +177,15 @@ def _parse(path: Path, _modified: int) -> Manifest:
         record = json.loads(path.read_text())
         schema = record["schema"]
         if schema != SCHEMA:
+            is_newer = schema > SCHEMA
             raise StoreError(
-                f"This manifest was written with schema {schema}.",
+                f"This manifest was written by {'a newer' if is_newer else 'an older'} version of"
+                f" influcoder, with schema {schema}.",
                 where=str(path),
                 allowed=f"schema {SCHEMA}",
-                fix="use the version of influcoder that wrote it, or start a new home",
+                fix="install that version, or a newer one"
+                if is_newer
+                else "use the version that wrote it, or start a new home",
             )
         return _of_record(record)
     except (ValueError, KeyError, TypeError) as error:

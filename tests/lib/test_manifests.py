@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from influcoder_lib import manifests
+from influcoder_lib.errors import StoreError
 from influcoder_lib.manifests import ManifestsInForce
 from influcoder_lib.store import Recipe, Store
 
@@ -101,6 +102,22 @@ def test_a_damaged_memory_is_forgotten(data, harm):
     assert text(again) == "one"
     again.save()
     assert text(ManifestsInForce(data.root)) == "one"
+
+
+def test_what_a_version_with_another_schema_remembered_is_not_taken(data):
+    publish(data, "one")
+    known = ManifestsInForce(data.root)
+    assert text(known) == "one"
+    known.save()
+    (memory,) = data.root.glob("*.jsonl")
+    memory.write_text(memory.read_text().replace('"schema":1', '"schema":2'))
+    path = data.root / "manifests/corpus/a/000001.json"
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
+    for each in (path, path.parent):
+        os.utime(each, ns=(LONG_AGO, LONG_AGO))
+    manifests._parse.cache_clear()
+    with pytest.raises(StoreError, match="a newer version of influcoder"):
+        ManifestsInForce(data.root).of("corpus/a")
 
 
 def test_the_memory_does_not_grow_with_what_happened(data):

@@ -178,14 +178,22 @@ def test_a_damaged_manifest_is_an_error_that_names_it(data, text):
         assert "delete that file" in caught.value.fix
 
 
-def test_a_manifest_of_another_schema_is_an_error_that_says_which(data):
+@pytest.mark.parametrize(
+    ("schema", "said", "fix"),
+    [
+        (99, "a newer version of influcoder, with schema 99", "install that version"),
+        (0, "an older version of influcoder, with schema 0", "start a new home"),
+    ],
+)
+def test_a_manifest_of_another_schema_is_an_error_that_says_which(data, schema, said, fix):
     publish(data)
     path = next((data.root / "manifests").rglob("*.json"))
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 99}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": schema}))
     with pytest.raises(StoreError) as caught:
         data.current("corpus", "a.jsonl")
-    assert "written with schema 99" in str(caught.value)
+    assert said in str(caught.value)
     assert "schema 1" in caught.value.allowed
+    assert fix in caught.value.fix
 
 
 def test_a_data_folder_that_cannot_be_made_is_an_error_that_names_it(tmp_path):
