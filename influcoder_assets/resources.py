@@ -46,10 +46,13 @@ class RefreshRun(dg.ConfigurableResource):
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["RefreshRun"]:
         """Take the lock, and give it back when the run ends, however it ends."""
-        own = lock.lock_of(self.home.open())
+        workspace = self.home.open()
+        own = lock.lock_of(workspace)
         if lock.is_held(own):
             log.info("another refresh of this home is running: waiting for it to end")
-        with own:
+        with own, workspace.store.attended() as removed:
+            if removed:
+                log.info("removed %d files that a killed run left half written", removed)
             yield self
 
     @property

@@ -1,12 +1,56 @@
-"""Writing small files whole or not at all, and saying why one cannot be written."""
+"""Writing files whole or not at all: names for what is being written, clearing away what a killed
+process left of it, and saying why something cannot be written."""
 
 import os
+import platform
+import re
 import secrets
+import shutil
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from influcoder_lib.errors import StoreError
+
+# Of one machine, the process that is writing; two machines may share a folder.
+_MACHINE = f"{zlib.crc32(platform.node().encode()):08x}"
+_PART = re.compile(r"\..*\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}\.part")
+
+
+def part_of(path: Path) -> Path:
+    """Where to write a file or folder before it is moved to `path`, beside it: a hidden name, new
+    each time, that says who is writing."""
+    return path.with_name(f".{path.name}.{_MACHINE}-{os.getpid()}-{secrets.token_hex(4)}.part")
+
+
+def sweep(root: Path) -> list[Path]:
+    """Remove what processes of this machine that are gone left half written below a folder.
+
+    Nobody else ever looks at it. Returns the paths that were removed.
+    """
+    orphans = [path for path in root.rglob(".*.part") if _is_orphan(path)]
+    for path in orphans:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    return orphans
+
+
+def _is_orphan(path: Path) -> bool:
+    named = _PART.fullmatch(path.name)
+    return named is not None and named["machine"] == _MACHINE and not _lives(int(named["process"]))
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -34,7 +78,7 @@ def write_new(path: Path, data: bytes) -> bool:
 @contextmanager
 def _part(path: Path, data: bytes) -> Iterator[Path]:
     """The data in a file beside `path`, flushed to the disk; it goes if it was not moved."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    part = part_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(data)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from influcoder_lib import fingerprint
+from influcoder_lib.atomic import part_of
 from influcoder_lib.errors import StoreError
 
 SCHEMA = 1
@@ -114,7 +115,7 @@ class ManifestsInForce:
         with suppress(OSError):
             if anew:
                 self._lines = len(places)
-                part = self._memory.with_suffix(f".{os.getpid()}.part")
+                part = part_of(self._memory)
                 part.write_text(text)
                 part.replace(self._memory)
             else:

@@ -9,6 +9,7 @@ import copy
 import importlib.metadata
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
 from influcoder_lib import fingerprint
+from influcoder_lib.atomic import part_of
 from influcoder_lib.errors import ModelError
 
 Dtype = Literal["float32", "bfloat16"]
@@ -114,7 +116,6 @@ def unpack(files: ModelFiles, cache: Path) -> Path:
         return folder
     from transformers import GgufConfig
 
-    part = folder.with_name(folder.name + ".part")
     source = {"gguf_file": files.gguf.name, "local_files_only": True}
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -129,9 +130,17 @@ def unpack(files: ModelFiles, cache: Path) -> Path:
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.hf_quantizer = None
-    model.save_pretrained(part)
-    tokenizer.save_pretrained(part)
-    part.replace(folder)
+    part = part_of(folder)
+    try:
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+        part.replace(folder)
+    except OSError:
+        # Another process may have been faster.
+        if not folder.is_dir():
+            raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
     return folder
 
 

@@ -12,7 +12,6 @@ of thousands costs no more than one of a few; without that file it takes longer,
 
 import functools
 import json
-import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
@@ -24,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save, save_file
 
 from influcoder_lib import fingerprint
-from influcoder_lib.atomic import write_atomically
+from influcoder_lib.atomic import part_of, write_atomically
 from influcoder_lib.errors import StoreError
 from influcoder_lib.id_table import IdTable, keys_of
 from influcoder_lib.remote import ALONE, Remote
@@ -84,7 +83,7 @@ class RowStore:
         ids = np.frombuffer(bytes.fromhex("".join(sample_ids)), dtype=np.uint8)
         cut = np.zeros(len(sample_ids), bool) if truncated is None else truncated
         name = f"{fingerprint.of_text(*sample_ids)}.safetensors"
-        part = self.folder / f".{name}.{secrets.token_hex(4)}.part"
+        part = part_of(self.folder / name)
         tensors = {"ids": ids.reshape(-1, 16), "rows": np.ascontiguousarray(rows), "truncated": cut}
         save_file(tensors, part)
         part.replace(self.folder / name)

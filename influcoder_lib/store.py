@@ -11,7 +11,6 @@ manifest with the next number, the highest number is the current one, and older 
 """
 
 import json
-import secrets
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from influcoder_lib import fingerprint
-from influcoder_lib.atomic import flush, not_writable, write_atomically
+from influcoder_lib.atomic import flush, not_writable, part_of, sweep, write_atomically
 from influcoder_lib.errors import StoreError
 from influcoder_lib.manifests import (
     Manifest,
@@ -170,7 +169,7 @@ class Store:
         Raises:
             StoreError: the store's folder cannot be written.
         """
-        staging = self.root / "staging" / secrets.token_hex(8)
+        staging = part_of(self.root / "staging" / asset)
         try:
             staging.mkdir(parents=True)
         except OSError as error:
@@ -181,6 +180,16 @@ class Store:
             self._commit(draft, asset, shard, recipe, run_id)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+    @contextmanager
+    def attended(self) -> Iterator[int]:
+        """A refresh at work. If the one before was killed, what it left half written is removed;
+        gives the number of files and folders that were."""
+        mark = self.root / "unfinished"
+        removed = len(sweep(self.root)) if mark.exists() else 0
+        write_atomically(mark, b"")
+        yield removed
+        mark.unlink(missing_ok=True)
 
     def record_failure(self, asset: str, shard: str | None, recipe: Recipe, message: str) -> None:
         """Remember that making this artifact from this recipe failed, and why."""

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import Any
 
 import polars as pl
 
+from influcoder_lib.atomic import part_of
 from influcoder_lib.errors import DataError, StoreError
 from influcoder_lib.export.card import Description, render_card
 from influcoder_lib.export.origin import FILTERED, Decider, Origin, ShardOrigin, find_origin
@@ -204,7 +204,7 @@ def _check_free(folder: Path) -> None:
 @contextmanager
 def _written_whole(folder: Path) -> Iterator[Path]:
     """A folder beside the final one, which takes its place at the end."""
-    staging = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
+    staging = part_of(folder)
     try:
         staging.mkdir()
         yield staging

@@ -81,6 +81,8 @@ def test_a_run_killed_half_way_is_ended_by_the_next_tick_which_makes_the_rest(
             check=False,
         )
         assert killed.returncode == -signal.SIGKILL, killed.stderr[-500:]
+        half_written = list((refreshed_home / "data").rglob("*.part"))
+        assert len(half_written) == 1
         (run,) = instance.get_runs(limit=1)
         assert run.status == dg.DagsterRunStatus.STARTED
         assert tick(refreshed_home, instance).skip_message == "a refresh is running"
@@ -93,6 +95,7 @@ def test_a_run_killed_half_way_is_ended_by_the_next_tick_which_makes_the_rest(
         for shard in ("a.jsonl", "new.jsonl")
     } | {("corpus_embeddings", "a.jsonl")}
     check_refresh(refreshed_home, (in_shard("a.jsonl") | in_shard("new.jsonl")) - made_before)
+    assert not half_written[0].exists()
 
 
 def test_a_refresh_at_work_is_left_alone_however_long_it_is_silent(refreshed_home, monkeypatch):

@@ -1,5 +1,6 @@
 """How much each suite here goes through: `short` with the other tests, `full` by `make chaos`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -23,3 +24,14 @@ _AMOUNTS = {
 @pytest.fixture(scope="session")
 def amount(request: pytest.FixtureRequest) -> Amount:
     return _AMOUNTS[request.config.getoption("--chaos")]
+
+
+@pytest.fixture
+def say(capfd: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Tells how far a long suite is, whether or not output is captured."""
+
+    def tell(line: str) -> None:
+        with capfd.disabled():
+            print(line, flush=True)
+
+    return tell

@@ -1,5 +1,7 @@
 """Small files are written whole or not at all."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,3 +28,32 @@ def test_an_atomic_write_leaves_the_old_file_or_the_new_one(tmp_path, monkeypatc
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     with pytest.raises(StoreError, match=r"cannot be written: (Not a directory|File exists)"):
         write_atomically(file / "below", b"new")
+
+
+def test_what_is_being_written_goes_once_its_process_is_gone_and_not_before(tmp_path):
+    mine = atomic.part_of(tmp_path / "mine")
+    mine.write_text("half")
+    script = "import sys; from pathlib import Path; from influcoder_lib import atomic\n"
+    script += "part = atomic.part_of(Path(sys.argv[1])); part.mkdir(); (part / 'x').touch()"
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "theirs")], check=True)
+    (theirs,) = tmp_path.glob(".theirs.*.part")
+    assert atomic.sweep(tmp_path) == [theirs]
+    assert list(tmp_path.iterdir()) == [mine]
+
+
+@pytest.mark.parametrize("name", [".x.part", "x.part", ".x.1234-9-abcd.part", ".notes.md"])
+def test_files_that_others_named_stay(tmp_path, name):
+    (tmp_path / name).touch()
+    assert atomic.sweep(tmp_path) == []
+
+
+def test_what_another_machine_is_writing_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(atomic, "_lives", lambda process: False)
+    own = atomic.part_of(tmp_path / "x")
+    monkeypatch.setattr(atomic, "_MACHINE", "0" * 8)
+    theirs = atomic.part_of(tmp_path / "x")
+    monkeypatch.undo()
+    monkeypatch.setattr(atomic, "_lives", lambda process: False)
+    for each in (own, theirs):
+        each.touch()
+    assert atomic.sweep(tmp_path) == [own]

@@ -1,0 +1,13 @@
+"""What the server of victims imports before it forks them; nothing that starts a thread."""
+
+import faiss  # noqa: F401
+import sklearn.linear_model  # noqa: F401
+import torch
+import transformers  # noqa: F401
+
+import influcoder_assets.definitions
+import influcoder_assets.driver  # noqa: F401
+from influcoder_lib import memory
+
+torch.set_num_threads(1)
+memory.release = lambda: None
