@@ -15,7 +15,7 @@ from influcoder_assets.config import Settings
 from influcoder_assets.sources import DEPENDENT, look_at
 from influcoder_assets.workspace import Workspace
 from influcoder_lib import memory, refresh
-from influcoder_lib.errors import DataError, InflucoderError
+from influcoder_lib.errors import DamageError, DataError, InflucoderError
 from influcoder_lib.refresh import Facts, Node
 from influcoder_lib.store import Draft, Manifest, Recipe
 
@@ -164,7 +164,8 @@ def make(
     Raises:
         InflucoderError: it cannot be made, or what it is made from changed meanwhile.
         Exception: a programming mistake, or a failure of the machine. Any failure is on record,
-            so that the plan does not ask for the same again.
+            so that the plan does not ask for the same again; but for a damaged input, which the
+            plan asks for first.
     """
     maker = MAKERS[asset]
     recipe = recipe_of(asset, shard, facts)
@@ -179,7 +180,8 @@ def make(
     except Exception as error:
         known = isinstance(error, InflucoderError)
         log.error("%s failed: %s", label, told(error), exc_info=not known)
-        store.record_failure(asset, shard, recipe, told(error))
+        if not isinstance(error, DamageError):
+            store.record_failure(asset, shard, recipe, told(error))
         raise
     finally:
         memory.release()

@@ -34,6 +34,10 @@ class StoreError(InflucoderError):
     """A stored artifact is missing, damaged or cannot be written."""
 
 
+class DamageError(StoreError):
+    """What is stored is not what was stored. It is in force no more, so the plan asks for it."""
+
+
 def shown(name: str) -> str:
     """A name that others have chosen, as it may stand in a message: what cannot be printed, or
     would break the line, is written as an escape."""

@@ -2,7 +2,8 @@
 
 A row store is a folder of segments for one key (everything that shapes the vectors: model,
 adapter, dtype, window, sketch, code version). Each segment is one file, written whole or not at
-all, so a killed run loses at most the segment in hand and the next one goes on. With each vector
+all, so a killed run loses at most the segment in hand and the next one goes on. A damaged one is
+removed when that is noticed, and its vectors are computed again. With each vector
 it is kept whether the sample was cut to fit, and with each sample that has none, why, so that
 what is stored never takes a model to read.
 
@@ -24,7 +25,7 @@ from safetensors.numpy import save, save_file
 
 from influcoder_lib import fingerprint
 from influcoder_lib.atomic import part_of, write_atomically
-from influcoder_lib.errors import StoreError
+from influcoder_lib.errors import DamageError, StoreError
 from influcoder_lib.id_table import IdTable, keys_of
 from influcoder_lib.remote import ALONE, Remote
 
@@ -43,7 +44,7 @@ class RowStore:
     through `remote` are brought here when the store is opened, and each new one is sent there.
 
     Raises:
-        StoreError: a segment is damaged.
+        DamageError: a segment is damaged; it is removed.
     """
 
     def __init__(self, folder: Path, remote: Remote = ALONE) -> None:
@@ -85,7 +86,7 @@ class RowStore:
         name = f"{fingerprint.of_text(*sample_ids)}.safetensors"
         part = part_of(self.folder / name)
         tensors = {"ids": ids.reshape(-1, 16), "rows": np.ascontiguousarray(rows), "truncated": cut}
-        save_file(tensors, part)
+        save_file(tensors, part, {"content": _content(tensors)})
         part.replace(self.folder / name)
         self.remote.send([self.folder / name])
         self._register(self.folder / name)
@@ -109,6 +110,7 @@ class RowStore:
         segments = np.searchsorted(self._starts, places, side="right") - 1
         result: np.ndarray | None = None
         for segment in np.unique(segments):
+            self._check(self._paths[segment])
             positions = np.flatnonzero(segments == segment)
             found = _stored(self._paths[segment], places[positions] - self._starts[segment])
             if result is None:
@@ -128,6 +130,7 @@ class RowStore:
         self._starts: list[int] = []
         self._end = 0
         self._read: set[Path] = set()
+        self._sound: set[Path] = set()
         self._fresh: list[_Ids] = []
         self.refused: dict[str, str] = {}
 
@@ -138,12 +141,22 @@ class RowStore:
             else:
                 self._register_segment(path)
         except (OSError, ValueError, SafetensorError) as error:
-            raise StoreError(
-                f"A segment of stored vectors cannot be read: {error}.",
-                where=str(path),
-                fix="delete that file: its vectors are computed again",
-            ) from error
+            raise _damaged(path, f"cannot be read: {error}") from error
         self._read.add(path)
+
+    def _check(self, path: Path) -> None:
+        """Look at all bytes of a segment, once in a process."""
+        if path in self._sound:
+            return
+        try:
+            with safe_open(path, framework="numpy") as segment:
+                tensors = {name: segment.get_tensor(name) for name in segment.keys()}  # noqa: SIM118
+                content = (segment.metadata() or {}).get("content")
+        except (OSError, ValueError, SafetensorError) as error:
+            raise _damaged(path, f"cannot be read: {error}") from error
+        if content is not None and content != _content(tensors):
+            raise _damaged(path, "is damaged: its bytes are not those that were written")
+        self._sound.add(path)
 
     def _register_segment(self, path: Path) -> None:
         with safe_open(path, framework="numpy") as segment:
@@ -183,6 +196,20 @@ class RowStore:
         fresh = [each for each in self._fresh if each.names[0] not in told.names]
         _write_ids(self.folder / _MEMORY, [told, *fresh])
         self._fresh.clear()
+
+
+def _content(tensors: Mapping[str, np.ndarray]) -> str:
+    return fingerprint.of_pairs((name, fingerprint.of_array(tensors[name])) for name in tensors)
+
+
+def _damaged(path: Path, problem: str) -> DamageError:
+    """Removes a segment that cannot be used, and says so."""
+    path.unlink(missing_ok=True)
+    return DamageError(
+        f"A segment of stored vectors {problem}.",
+        where=str(path),
+        fix="run again: the segment is removed, and its vectors are computed again",
+    )
 
 
 class _Ids(NamedTuple):

@@ -21,7 +21,7 @@ from typing import Any
 
 from influcoder_lib import fingerprint
 from influcoder_lib.atomic import flush, not_writable, part_of, sweep, write_atomically
-from influcoder_lib.errors import StoreError
+from influcoder_lib.errors import DamageError, StoreError
 from influcoder_lib.manifests import (
     Manifest,
     Recipe,
@@ -110,7 +110,8 @@ class Store:
         """Path of one file of an artifact, its bytes checked against the manifest.
 
         Raises:
-            StoreError: the file is missing, or its bytes are not those that were published.
+            DamageError: the file is missing, or its bytes are not those that were published. A
+                manifest in force is withdrawn, so that the plan asks for the artifact again.
         """
         path = self.place(manifest) / name
         problem = _problem(path, manifest.files[name])
@@ -119,11 +120,11 @@ class Store:
             problem = _problem(path, manifest.files[name])
         if problem is None:
             return path
-        number = self._manifests(manifest.asset, manifest.shard) / f"{manifest.number:06d}.json"
-        fix = f"delete {number} and run again: it is then made anew"
+        fix = "run again: it is then made anew"
         if manifest != self.current(manifest.asset, manifest.shard):
             fix = "`influcoder gc` removes files of past versions; a backup may have it"
-        raise StoreError(
+        self._withdraw(manifest)
+        raise DamageError(
             f"{name} of {_label(manifest.asset, manifest.shard)} {problem}",
             where=str(path),
             fix=fix,
@@ -153,6 +154,18 @@ class Store:
             except StoreError:
                 path.unlink()
                 raise
+
+    def verify(self, asset: str, shard: str | None = None) -> list[str]:
+        """Look at every byte of an artifact in force; what is wrong with it, in words. One that is
+        damaged is withdrawn, and then the one before it looked at."""
+        found = []
+        while manifest := self.current(asset, shard):
+            try:
+                self.folder(manifest)
+                break
+            except DamageError as error:
+                found.append(str(error))
+        return found
 
     def place(self, manifest: Manifest) -> Path:
         """Folder of an artifact, its files not looked at."""
@@ -279,6 +292,13 @@ class Store:
         if path.is_file():
             path.unlink(missing_ok=True)
             self.remote.remove([path])
+
+    def _withdraw(self, manifest: Manifest) -> None:
+        """Take a manifest out of force; it stays beside the others, for whoever wonders."""
+        path = self._manifests(manifest.asset, manifest.shard) / f"{manifest.number:06d}.json"
+        if self.current(manifest.asset, manifest.shard) == manifest:
+            write_atomically(path.with_suffix(".json.damaged"), path.read_bytes())
+            self._unsay(path)
 
     def _artifact(self, asset: str, shard: str | None, content: str) -> Path:
         return self.root / "artifacts" / asset / (shard or _WHOLE) / content

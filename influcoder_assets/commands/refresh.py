@@ -6,7 +6,7 @@ import resource
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -21,6 +21,9 @@ from influcoder_assets.commands.terminal import (
     progress,
 )
 from influcoder_assets.home import find_home
+
+if TYPE_CHECKING:
+    from influcoder_assets.workspace import Workspace
 
 _NAMED = 3
 UNTRAINED = "untrained"
@@ -112,7 +115,7 @@ def plan(
     home: HomeOption = None,
     as_json: JsonOption = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Read every file again, whatever its time says.")
+        bool, typer.Option("--verify", help="Read every file and all that is stored again.")
     ] = False,
 ) -> None:
     """What is out of date, and why. JSON: a list of {asset, shard, reason}."""
@@ -123,8 +126,7 @@ def plan(
         from influcoder_lib import refresh
 
         workspace = Workspace.open(find_home(home))
-        if verify:
-            workspace.hashes.forget()
+        damaged = _verify(workspace) if verify else []
         found = Survey.of(workspace)
         steps, failed = found.steps, found.failures
     if as_json:
@@ -134,7 +136,22 @@ def plan(
     for group in refresh.grouped(steps):
         table.add_row(group.asset, escape(group.names(_NAMED)), escape(group.reason))
     console.print(table if steps else _nothing_to_make(failed))
+    for message in damaged:
+        console.print(message, markup=False, highlight=False, soft_wrap=True)
     _print_failures([f"{name}: {message}" for name, message in failed.items()])
+
+
+def _verify(workspace: "Workspace") -> list[str]:
+    """Hash every file of the corpus and every artifact in force anew; what is damaged, in words."""
+    from influcoder_assets.maker import nodes
+
+    workspace.hashes.forget()
+    return [
+        message
+        for node in nodes()
+        for shard in (workspace.store.shards(node.name) if node.sharded else [None])
+        for message in workspace.store.verify(node.name, shard)
+    ]
 
 
 def _refresh(home: Path) -> None:

@@ -6,8 +6,13 @@ from pathlib import Path
 
 import pytest
 
+<<<<<<< HEAD
 from influcoder_lib import fingerprint, remote, store
 from influcoder_lib.errors import StoreError
+=======
+from influcoder_lib import fingerprint, store
+from influcoder_lib.errors import DamageError, StoreError
+>>>>>>> 75620f8 (What is damaged is withdrawn when it is read, or by plan --verify, and made again; segments of vectors carry a hash of their content)
 from influcoder_lib.store import Manifest, Recipe, Store
 
 RECIPE = Recipe({"corpus/a": "1" * 32}, {"window": 48, "seeds": [0, 1]}, "1")
@@ -148,21 +153,38 @@ def shorten(path: Path) -> None:
     ("harm", "problem"),
     [(damage, "is damaged"), (shorten, "is damaged"), (Path.unlink, "is missing")],
 )
-def test_a_harmed_file_is_an_error_whose_advice_mends_it(data, harm, problem):
+def test_a_harmed_file_is_an_error_and_its_artifact_is_in_force_no_more(data, harm, problem):
     manifest = publish(data)
     path = data.path(manifest, "rows.txt")
     harm(path)
     for read in (lambda: data.path(manifest, "rows.txt"), lambda: data.folder(manifest)):
-        with pytest.raises(StoreError) as caught:
+        with pytest.raises(DamageError) as caught:
             read()
         assert f"rows.txt of corpus[a.jsonl] {problem}" in str(caught.value)
         assert caught.value.where == str(path)
-    advice = caught.value.fix.split()
-    assert advice[0] == "delete"
-    Path(advice[1]).unlink()
+        assert "run again" in caught.value.fix
     assert data.current("corpus", "a.jsonl") is None
     assert data.path(publish(data), "rows.txt").read_text() == "text"
     assert data.path(manifest, "deep/more.txt").read_text() == "more"
+
+
+def test_a_past_artifact_whose_files_are_gone_stays_on_record(data):
+    past, present = publish(data), publish(data, "other text")
+    (data.place(past) / "rows.txt").unlink()
+    with pytest.raises(DamageError, match="is missing"):
+        data.path(past, "rows.txt")
+    assert data.history("corpus", "a.jsonl") == [past, present]
+
+
+def test_verifying_withdraws_what_is_damaged_and_what_is_damaged_behind_it(data):
+    first, second = publish(data), publish(data, "other text")
+    assert data.verify("corpus", "a.jsonl") == []
+    damage(data.place(second) / "rows.txt")
+    assert len(data.verify("corpus", "a.jsonl")) == 1
+    assert data.current("corpus", "a.jsonl") == first
+    damage(data.place(first) / "rows.txt")
+    assert len(data.verify("corpus", "a.jsonl")) == 1
+    assert data.current("corpus", "a.jsonl") is None
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": 1}'])
