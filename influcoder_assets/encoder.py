@@ -240,7 +240,8 @@ def _write_training(task: Task, logs: dict[int, list[EpochLog]], chosen: int) ->
 
 
 def _register(task: Task, logs: dict[int, list[EpochLog]]) -> None:
-    """Log one run with every seed's curves, and register the chosen encoder as a version."""
+    """Log one run with every seed's curves, and register the chosen encoder as a version; one that
+    is registered already is left as it is."""
     registry = task.workspace.registry
     encoder = task.draft.summary["encoder"]
     curves = {
@@ -263,15 +264,17 @@ def _register(task: Task, logs: dict[int, list[EpochLog]]) -> None:
         **inputs,
         "base_encoder": task.facts.sources["base_encoder"],
     }
-    run_id = registry.log_run(
-        f"influence_encoder {encoder[:8]}",
-        params,
-        curves,
-        {"dagster_run": task.run_id, "encoder": encoder},
-        {"encoder": task.out("encoder")},
-        [task.out("training.json"), task.out("training.png")],
-    )
-    task.draft.summary |= {
-        "mlflow_run": run_id,
-        "version": registry.register(run_id, "encoder", {"fingerprint": encoder, **inputs}),
-    }
+    tags = {"fingerprint": encoder, **inputs}
+    # After a kill or a loss the same encoder is trained again; it stays the version that it was.
+    known = registry.registered(tags)
+    if known is None:
+        run_id = registry.log_run(
+            f"influence_encoder {encoder[:8]}",
+            params,
+            curves,
+            {"dagster_run": task.run_id, "encoder": encoder},
+            {"encoder": task.out("encoder")},
+            [task.out("training.json"), task.out("training.png")],
+        )
+        known = registry.register(run_id, "encoder", tags), run_id
+    task.draft.summary |= dict(zip(("version", "mlflow_run"), known, strict=True))

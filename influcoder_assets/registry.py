@@ -129,11 +129,24 @@ class Registry:
                 return None
             raise self._unreachable(error) from error
 
+    def registered(self, tags: Mapping[str, str]) -> tuple[str, str] | None:
+        """The newest version that has all these tags, and the run that it is of."""
+        if self.database is not None and not self.database.is_file():
+            return None
+        found = [
+            (int(each.version), str(each.run_id))
+            for each in self.client.search_model_versions(f"name='{MODEL}'")
+            if tags.items() <= each.tags.items()
+        ]
+        if not found:
+            return None
+        version, run_id = max(found)
+        return str(version), run_id
+
     def version_of(self, encoder: str) -> str | None:
         """The newest version whose tag `fingerprint` is the encoder's."""
-        found = self.client.search_model_versions(f"name='{MODEL}'")
-        versions = [int(v.version) for v in found if v.tags.get("fingerprint") == encoder]
-        return str(max(versions)) if versions else None
+        found = self.registered({"fingerprint": encoder})
+        return found[0] if found else None
 
     def download(self, version: str, target: Path) -> Path:
         """Copy a version's files below `target`; returns their folder."""

@@ -2,8 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+
+from tests.assets import tiny_home
+from tests.chaos.undisturbed import Undisturbed
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,23 @@ _AMOUNTS = {
 @pytest.fixture(scope="session")
 def amount(request: pytest.FixtureRequest) -> Amount:
     return _AMOUNTS[request.config.getoption("--chaos")]
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    return Undisturbed.below(tmp_path_factory.mktemp("undisturbed"))
+
+
+@pytest.fixture
+def home(undisturbed: Undisturbed, tmp_path: Path) -> Path:
+    """A copy of a home that is up to date, to be harmed."""
+    return tiny_home.copy_home(undisturbed.home, tmp_path / "home")
+
+
+@pytest.fixture
+def new_home(undisturbed: Undisturbed, tmp_path: Path) -> Path:
+    """A home before its first refresh, to be harmed."""
+    return tiny_home.copy_home(undisturbed.pristine, tmp_path / "home")
 
 
 @pytest.fixture

@@ -7,30 +7,14 @@ asset, and started again. Which asset, and when, is drawn from a seed; all asset
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import pytest
-
-from influcoder_assets.maker import nodes
 from tests.assets import tiny_home
 from tests.chaos.conftest import Amount
-from tests.chaos.undisturbed import chaos_home, check_same, outcome
-from tests.chaos.victim import Victim
-
-ASSETS = [node.name for node in nodes()]
-
-
-@dataclass
-class Undisturbed:
-    """What a refresh that nobody killed ended in, how long each asset took, its largest batches."""
-
-    pristine: Path
-    outcome: dict[str, Any]
-    seconds: dict[str, float]
-    largest: int
+from tests.chaos.undisturbed import ASSETS, Undisturbed, check_same
+from tests.chaos.victim import Victim, batches
 
 
 @dataclass
@@ -40,33 +24,6 @@ class Killed:
     home: Path
     computed: Path
     kills: Counter[str] = field(default_factory=Counter)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    pristine = chaos_home(folder / "pristine")
-    home = tiny_home.copy_home(pristine, folder / "home")
-    victim = Victim(home, folder / "computed")
-    begun: dict[str, float] = {}
-    seconds: dict[str, float] = {}
-    for kind, artifact, when in victim.events():
-        if kind == "starts":
-            begun[artifact] = when
-        else:
-            asset = artifact.split("/")[0]
-            seconds[asset] = max(seconds.get(asset, 0.0), when - begun[artifact])
-    assert victim.end() == 0
-    assert seconds.keys() == set(ASSETS)
-    largest = max(len(ids) for _, ids in batches(folder / "computed"))
-    return Undisturbed(pristine, outcome(home), seconds, largest)
-
-
-def batches(computed: Path) -> Iterator[tuple[str, list[str]]]:
-    """What made each batch, and its sample ids."""
-    for line in computed.read_text().splitlines() if computed.exists() else []:
-        kind, *ids = line.split()
-        yield kind, ids
 
 
 def computed_twice(computed: Path) -> int:
@@ -108,7 +65,7 @@ def test_killed_refreshes_end_where_an_undisturbed_one_does(
         assert Victim(home, killed.computed).end() == 0
         check_same(home, undisturbed.outcome)
         again = computed_twice(killed.computed)
-        assert again <= killed.kills.total() * undisturbed.largest
+        assert again <= killed.kills.total() * undisturbed.largest_batch
         total, twice = total + killed.kills, twice + again
         say(f"{total.total()} kills survived, {twice} results computed twice")
     say(f"kills by asset: {dict(total)}")

@@ -1,5 +1,6 @@
 """Homes that hold the same, whatever happened on the way: what a refresh ends in, and comparing."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,14 @@ import polars as pl
 import polars.testing
 import yaml
 
+from influcoder_assets.maker import nodes
 from influcoder_assets.workspace import Workspace
 from tests.assets import tiny_home
+from tests.chaos.victim import Victim, batches
 
 # Of scores and embeddings, whose batches differ after a kill.
 TOLERANCE = 1e-4
+ASSETS = [node.name for node in nodes()]
 _TABLES = {
     "corpus": ("samples", "quarantine"),
     "influence_scores": ("scores",),
@@ -20,8 +24,39 @@ _TABLES = {
 }
 
 
-def chaos_home(home: Path) -> Path:
-    """A tiny home, ready for its first refresh, whose encoder is the product's default one."""
+@dataclass(frozen=True)
+class Undisturbed:
+    """A home that nobody disturbed: before its first refresh and after it, what that ended in, how
+    long each asset took at most, and the most samples that a model read at once."""
+
+    pristine: Path
+    home: Path
+    outcome: dict[str, Any]
+    seconds: dict[str, float]
+    largest_batch: int
+
+    @classmethod
+    def below(cls, folder: Path) -> "Undisturbed":
+        """Make and refresh one."""
+        pristine = _ready_home(folder / "pristine")
+        home = tiny_home.copy_home(pristine, folder / "home")
+        victim = Victim(home, folder / "computed")
+        begun: dict[str, float] = {}
+        seconds: dict[str, float] = {}
+        for kind, artifact, when in victim.events():
+            asset = artifact.split("/")[0]
+            if kind == "starts":
+                begun[artifact] = when
+            else:
+                seconds[asset] = max(seconds.get(asset, 0.0), when - begun[artifact])
+        assert victim.end() == 0
+        assert seconds.keys() == set(ASSETS)
+        largest = max(len(ids) for _, ids in batches(folder / "computed"))
+        return cls(pristine, home, outcome(home), seconds, largest)
+
+
+def _ready_home(home: Path) -> Path:
+    """A tiny home before its first refresh, its encoder of the product's default kind."""
     tiny_home.build_home(home)
     settings = tiny_home.settings()
     settings["encoder"] = {"path": "models/encoder", "window": 32}

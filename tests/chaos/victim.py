@@ -46,6 +46,13 @@ class Victim:
         return int(self._process.exitcode or 0)
 
 
+def batches(computed: Path) -> Iterator[tuple[str, list[str]]]:
+    """What each batch that was written down is of, and its sample ids."""
+    for line in computed.read_text().splitlines() if computed.exists() else []:
+        kind, *ids = line.split()
+        yield kind, ids
+
+
 def _refresh(home: Path, computed: Path, told: Connection) -> None:
     os.environ["DAGSTER_HOME"] = str(home)
     from influcoder_assets.driver import refresh_home
