@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 _SERVER = multiprocessing.get_context("forkserver")
@@ -44,6 +45,29 @@ class Victim:
             pass
         self._process.join()
         return int(self._process.exitcode or 0)
+
+
+def make_at_once(home: Path, asset: str, shard: str, times: int) -> list[int]:
+    """Make one artifact in several processes that begin together; their exit codes."""
+    begin = _SERVER.Barrier(times)
+    processes = [
+        _SERVER.Process(target=_make, args=(home, asset, shard, begin)) for _ in range(times)
+    ]
+    for each in processes:
+        each.start()
+    for each in processes:
+        each.join()
+    return [int(each.exitcode or 0) for each in processes]
+
+
+def _make(home: Path, asset: str, shard: str, begin: Barrier) -> None:
+    from influcoder_assets.maker import current_facts, make
+    from influcoder_assets.workspace import Workspace
+
+    workspace = Workspace.open(home)
+    facts = current_facts(workspace)
+    begin.wait()
+    make(workspace, facts, asset, shard, "at once")
 
 
 def batches(computed: Path) -> Iterator[tuple[str, list[str]]]:
