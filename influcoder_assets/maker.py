@@ -15,7 +15,7 @@ from influcoder_assets.config import Settings
 from influcoder_assets.sources import DEPENDENT, look_at
 from influcoder_assets.workspace import Workspace
 from influcoder_lib import memory, refresh
-from influcoder_lib.errors import DamageError, DataError, InflucoderError
+from influcoder_lib.errors import DataError, InflucoderError, StoreError
 from influcoder_lib.refresh import Facts, Node
 from influcoder_lib.store import Draft, Manifest, Recipe
 
@@ -163,9 +163,9 @@ def make(
 
     Raises:
         InflucoderError: it cannot be made, or what it is made from changed meanwhile.
-        Exception: a programming mistake, or a failure of the machine. Any failure is on record,
-            so that the plan does not ask for the same again; but for a damaged input, which the
-            plan asks for first.
+        Exception: a programming mistake, or a failure of the machine. It is on record, so that the
+            plan does not ask for the same again; but not a StoreError: what is stored, the disk and
+            the registry are mended without any change to what the artifact is made from.
     """
     maker = MAKERS[asset]
     recipe = recipe_of(asset, shard, facts)
@@ -180,7 +180,7 @@ def make(
     except Exception as error:
         known = isinstance(error, InflucoderError)
         log.error("%s failed: %s", label, told(error), exc_info=not known)
-        if not isinstance(error, DamageError):
+        if not isinstance(error, StoreError):
             store.record_failure(asset, shard, recipe, told(error))
         raise
     finally:

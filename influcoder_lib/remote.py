@@ -7,7 +7,6 @@ folder is all there is, and the same questions are answered by `Alone`.
 """
 
 import json
-import secrets
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from influcoder_lib.atomic import write_atomically, write_new
+from influcoder_lib.atomic import part_of, write_atomically, write_new
 from influcoder_lib.errors import StoreError
 
 SETTING = "storage.location"
@@ -191,7 +190,7 @@ class Location:
 
     def _fetch(self, path: Path) -> None:
         there = self._there(path)
-        part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        part = part_of(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._system.get_file(there, str(part))

@@ -141,7 +141,7 @@ class RowStore:
             else:
                 self._register_segment(path)
         except (OSError, ValueError, SafetensorError) as error:
-            raise _damaged(path, f"cannot be read: {error}") from error
+            raise self._damaged(path, f"cannot be read: {error}") from error
         self._read.add(path)
 
     def _check(self, path: Path) -> None:
@@ -153,10 +153,20 @@ class RowStore:
                 tensors = {name: segment.get_tensor(name) for name in segment.keys()}  # noqa: SIM118
                 content = (segment.metadata() or {}).get("content")
         except (OSError, ValueError, SafetensorError) as error:
-            raise _damaged(path, f"cannot be read: {error}") from error
+            raise self._damaged(path, f"cannot be read: {error}") from error
         if content is not None and content != _content(tensors):
-            raise _damaged(path, "is damaged: its bytes are not those that were written")
+            raise self._damaged(path, "is damaged: its bytes are not those that were written")
         self._sound.add(path)
+
+    def _damaged(self, path: Path, problem: str) -> DamageError:
+        """Removes a segment that cannot be used, here and there, and says so."""
+        path.unlink(missing_ok=True)
+        self.remote.remove([path])
+        return DamageError(
+            f"A segment of stored vectors {problem}.",
+            where=str(path),
+            fix="run again: the segment is removed, and its vectors are computed again",
+        )
 
     def _register_segment(self, path: Path) -> None:
         with safe_open(path, framework="numpy") as segment:
@@ -200,16 +210,6 @@ class RowStore:
 
 def _content(tensors: Mapping[str, np.ndarray]) -> str:
     return fingerprint.of_pairs((name, fingerprint.of_array(tensors[name])) for name in tensors)
-
-
-def _damaged(path: Path, problem: str) -> DamageError:
-    """Removes a segment that cannot be used, and says so."""
-    path.unlink(missing_ok=True)
-    return DamageError(
-        f"A segment of stored vectors {problem}.",
-        where=str(path),
-        fix="run again: the segment is removed, and its vectors are computed again",
-    )
 
 
 class _Ids(NamedTuple):

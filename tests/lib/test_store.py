@@ -6,13 +6,8 @@ from pathlib import Path
 
 import pytest
 
-<<<<<<< HEAD
 from influcoder_lib import fingerprint, remote, store
-from influcoder_lib.errors import StoreError
-=======
-from influcoder_lib import fingerprint, store
 from influcoder_lib.errors import DamageError, StoreError
->>>>>>> 75620f8 (What is damaged is withdrawn when it is read, or by plan --verify, and made again; segments of vectors carry a hash of their content)
 from influcoder_lib.store import Manifest, Recipe, Store
 
 RECIPE = Recipe({"corpus/a": "1" * 32}, {"window": 48, "seeds": [0, 1]}, "1")
