@@ -35,12 +35,23 @@ def refresh_home(home: Path, job: dg.JobDefinition = refresh_job) -> list[str]:
             run_config=_QUIET,
             raise_on_error=False,
         )
-    return [
+    failures = [
         str(event.step_failure_data.user_failure_data.description)
         if event.step_failure_data.user_failure_data
         else str(event.step_failure_data.error_display_string)
         for event in result.get_step_failure_events()
     ]
+    if not failures and not result.success:
+        failures = [_first_cause(event) for event in result.all_events if event.is_run_failure]
+    return failures
+
+
+def _first_cause(event: dg.DagsterEvent) -> str:
+    """Why a run failed that came to no step, as where the home cannot be written."""
+    error = event.job_failure_data.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return error.message.strip() if error is not None else str(event.message)
 
 
 def expected_cost(workspace: Workspace, steps: list[Step]) -> RenderableType:

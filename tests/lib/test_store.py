@@ -152,12 +152,12 @@ def test_a_harmed_file_is_an_error_and_its_artifact_is_in_force_no_more(data, ha
     manifest = publish(data)
     path = data.path(manifest, "rows.txt")
     harm(path)
-    for read in (lambda: data.path(manifest, "rows.txt"), lambda: data.folder(manifest)):
-        with pytest.raises(DamageError) as caught:
-            read()
-        assert f"rows.txt of corpus[a.jsonl] {problem}" in str(caught.value)
-        assert caught.value.where == str(path)
-        assert "run again" in caught.value.fix
+    with pytest.raises(DamageError, match="run again") as caught:
+        data.path(manifest, "rows.txt")
+    assert f"rows.txt of corpus[a.jsonl] {problem}" in str(caught.value)
+    assert caught.value.where == str(path)
+    with pytest.raises(DamageError, match="gc"):
+        data.folder(manifest)
     assert data.current("corpus", "a.jsonl") is None
     assert data.path(publish(data), "rows.txt").read_text() == "text"
     assert data.path(manifest, "deep/more.txt").read_text() == "more"
