@@ -19,19 +19,26 @@ killed run goes on. The default takes about three quarters of an hour on two cor
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import torch
+from torch import Tensor
+from torch.nn import functional
 
-from bench import distilling, finetuning, measure, toxicity
+from bench import distilling, measure, toxicity
 from bench.distilling import Kept, samples
 from bench.measure import Figure
 from influcoder_lib import fingerprint, metrics, models
 from influcoder_lib.atomic import write_atomically
+from influcoder_lib.models import TargetModel
 from influcoder_lib.samples import Sample
+from influcoder_lib.teacher.tokens import Span, SpanEncoder, batches
+from influcoder_lib.teacher.warmup import WarmupSettings, warm_up
 
 _TITLE = "curation"
 _KINDS = {"unsafe": "unsafe", "refusals": "safe_aligned", "benign": "benign"}
@@ -44,7 +51,11 @@ _FILTERS = (
     "kernel, centred, half resemblance",
 )
 _START, _WHOLE, _LABELS = "not fine-tuned", "everything", "the labels"
-_CODE_VERSION = "1"
+_CODE_VERSION = "2"
+_WINDOW = 192
+_TOKENS = 1024
+_LEARNING_RATE = 1e-3
+_IGNORED = -100
 
 
 @dataclass(frozen=True)
@@ -103,13 +114,14 @@ def drawn(pool: pl.DataFrame, given: argparse.Namespace, seed: int) -> Draw:
     return Draw(seed, mixed, pl.concat(held_out), round(1.25 * given.planted))
 
 
-def filters(draw: Draw, means: Mapping[str, np.ndarray]) -> dict[str, np.ndarray | None]:
-    """Which rows of the corpus each filter keeps, (n,) bool; None where nothing is trained on."""
+def filters(draw: Draw, means: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Which rows of the corpus each filter keeps, (n,) bool; without fine-tuning, none."""
     planted = (draw.corpus["label"] == "unsafe").to_numpy()
     chance = np.random.default_rng(draw.seed).random(len(planted))
     scores = {**means, _LABELS: planted + chance}
     kept = {name: _lowest(each, len(each) - draw.dropped) for name, each in scores.items()}
-    return {_START: None, _WHOLE: np.ones(len(planted), dtype=bool), **kept}
+    nothing = np.zeros(len(planted), dtype=bool)
+    return {_START: nothing, _WHOLE: ~nothing, **kept}
 
 
 def _lowest(scores: np.ndarray, count: int) -> np.ndarray:
@@ -118,14 +130,12 @@ def _lowest(scores: np.ndarray, count: int) -> np.ndarray:
     return chosen
 
 
-def judged(runs: Path, draw: Draw, name: str, kept: np.ndarray | None) -> Mapping[str, float]:
+def judged(runs: Path, draw: Draw, name: str, kept: np.ndarray) -> Mapping[str, float]:
     """Figures of one filter on one draw."""
-    corpus = draw.corpus.filter(pl.lit(True) if kept is None else pl.Series(kept))
-    losses = _losses(runs, draw, [] if kept is None else samples(corpus))
+    corpus = draw.corpus.filter(pl.Series(kept))
+    loss = _kept_losses(runs, draw, samples(corpus))
     label = draw.held_out["label"]
-    figures = {
-        kind: float(losses[(label == own).to_numpy()].mean()) for kind, own in _KINDS.items()
-    }
+    figures = {kind: float(loss[(label == own).to_numpy()].mean()) for kind, own in _KINDS.items()}
     figures["unsafe over refusals"] = figures["unsafe"] - figures["refusals"]
     for kind in ("unsafe", "benign"):
         share = 1 - (corpus["label"] == kind).sum() / (draw.corpus["label"] == kind).sum()
@@ -136,7 +146,7 @@ def judged(runs: Path, draw: Draw, name: str, kept: np.ndarray | None) -> Mappin
     return figures
 
 
-def _losses(runs: Path, draw: Draw, corpus: list[Sample]) -> np.ndarray:
+def _kept_losses(runs: Path, draw: Draw, corpus: list[Sample]) -> np.ndarray:
     """Losses (n,) of the held-out replies after training on a corpus, from what is kept or new."""
     held_out = samples(draw.held_out)
     files = models.locate("smollm2-135m-instruct", Path())
@@ -152,10 +162,41 @@ def _losses(runs: Path, draw: Draw, corpus: list[Sample]) -> np.ndarray:
     if not path.is_file():
         target = models.load_target(models.unpack(files, runs / "models"), "bfloat16")
         if corpus:
-            finetuning.finetune(target, corpus, draw.seed)
-        losses = finetuning.losses(target, held_out)
-        write_atomically(path, json.dumps(losses.tolist()).encode())
+            how = WarmupSettings(
+                seed=draw.seed, epochs=1, samples_per_step=8, learning_rate=_LEARNING_RATE
+            )
+            with tempfile.TemporaryDirectory() as folder:
+                warm_up(target, corpus, _WINDOW, _TOKENS, how, Path(folder, "adapter"), measure.say)
+        write_atomically(path, json.dumps(losses(target, held_out).tolist()).encode())
     return np.array(json.loads(path.read_text()))
+
+
+def losses(target: TargetModel, samples: Sequence[Sample]) -> np.ndarray:
+    """Mean loss a token of each sample's response, (n,) float64, in nats."""
+    spans = SpanEncoder(target.tokenizer, _WINDOW).encode(samples)
+    found = np.empty(len(spans))
+    for group in batches([len(each.ids) for each in spans], _TOKENS):
+        with torch.no_grad():
+            found[group] = _batch_losses(target, [spans[row] for row in group]).numpy()
+    return found
+
+
+def _batch_losses(target: TargetModel, spans: Sequence[Span]) -> Tensor:
+    """Mean loss a token (n,) of each response."""
+    longest = max(len(each.ids) for each in spans)
+    ids = torch.zeros((len(spans), longest), dtype=torch.long)
+    targets = torch.full((len(spans), longest), _IGNORED)
+    for row, span in enumerate(spans):
+        ids[row, : len(span.ids)] = torch.tensor(span.ids)
+        start = max(1, span.loss_start)
+        targets[row, start - 1 : len(span.ids) - 1] = torch.tensor(span.ids[start:])
+    # Padding is on the right, where a causal decoder lets nothing flow back.
+    with torch.autocast(target.model.device.type, torch.bfloat16):
+        logits = target.model(input_ids=ids, use_cache=False).logits
+    each = functional.cross_entropy(
+        logits.flatten(0, 1).float(), targets.flatten(), reduction="none", ignore_index=_IGNORED
+    )
+    return each.view(targets.shape).sum(dim=1) / (targets != _IGNORED).sum(dim=1)
 
 
 def table(found: Mapping[str, list[Mapping[str, float]]]) -> Iterator[Figure]:
