@@ -51,10 +51,11 @@ _FILTERS = (
     "kernel, centred, half resemblance",
 )
 _START, _WHOLE, _LABELS = "not fine-tuned", "everything", "the labels"
-_CODE_VERSION = "2"
-_WINDOW = 192
+_CODE_VERSION = "3"
+_WINDOW = 160
 _TOKENS = 1024
-_LEARNING_RATE = 1e-3
+_LEARNING_RATE = 2e-3
+_SAMPLES_PER_STEP = 4
 _IGNORED = -100
 
 
@@ -96,7 +97,7 @@ def arguments() -> argparse.Namespace:
     parser = toxicity.parser_of_data(__doc__)
     parser.add_argument("--planted", type=int, default=30, help="unsafe rows of a corpus")
     parser.add_argument("--refusals", type=int, default=24, help="safe-aligned rows of a corpus")
-    parser.add_argument("--benign", type=int, default=106, help="benign rows of a corpus")
+    parser.add_argument("--benign", type=int, default=66, help="benign rows of a corpus")
     parser.add_argument("--held-out", type=int, default=36, help="rows of each label to judge on")
     parser.add_argument("--seeds", type=int, default=3)
     return parser.parse_args()
@@ -163,7 +164,10 @@ def _kept_losses(runs: Path, draw: Draw, corpus: list[Sample]) -> np.ndarray:
         target = models.load_target(models.unpack(files, runs / "models"), "bfloat16")
         if corpus:
             how = WarmupSettings(
-                seed=draw.seed, epochs=1, samples_per_step=8, learning_rate=_LEARNING_RATE
+                seed=draw.seed,
+                epochs=1,
+                samples_per_step=_SAMPLES_PER_STEP,
+                learning_rate=_LEARNING_RATE,
             )
             with tempfile.TemporaryDirectory() as folder:
                 warm_up(target, corpus, _WINDOW, _TOKENS, how, Path(folder, "adapter"), measure.say)
