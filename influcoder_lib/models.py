@@ -24,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 from influcoder_lib import fingerprint
 from influcoder_lib.atomic import part_of
 from influcoder_lib.errors import ModelError
+from influcoder_lib.weights import check_weights
 
 Dtype = Literal["float32", "bfloat16"]
 _TORCH_DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -91,7 +92,8 @@ def locate(
     `hash_file` gives the fingerprint of a packaged model's weights, which must be the known one.
 
     Raises:
-        ModelError: it is in none of these places, its hash differs, or it has only pickles.
+        ModelError: it is in none of these places, its hash differs, it has only pickles, or see
+            `weights.check_weights`.
     """
     if name in PACKAGED:
         return _locate_packaged(name, hash_file)
@@ -260,6 +262,7 @@ def _locate_packaged(name: str, hash_file: Callable[[Path], str]) -> ModelFiles:
 
 def _check_folder(name: str, folder: Path) -> ModelFiles:
     if any(folder.rglob("*.safetensors")):
+        check_weights(folder)
         return ModelFiles(name, folder, None)
     ggufs = sorted(folder.glob("*.gguf"))
     if len(ggufs) == 1:

@@ -1,0 +1,114 @@
+"""What is looked at of a model's folder before anything of it is loaded: its weights lie in it, and
+its config.json asks for no more than they hold.
+
+A model is first built as large as its config says, and only then filled: a config that lies could
+take all memory, or for ever.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError, safe_open
+
+from influcoder_lib.errors import ModelError
+
+_INDEX = "*.safetensors.index.json"
+_LAYERS = {"num_hidden_layers", "num_layers", "n_layer", "n_layers", "num_decoder_layers"}
+_WIDTHS = {
+    *("hidden_size", "n_embd", "d_model", "dim", "vocab_size", "intermediate_size", "n_inner"),
+    *("ffn_dim", "head_dim", "num_attention_heads", "n_head", "num_key_value_heads"),
+}
+# Quantised weights are packed, up to so many in one number.
+_PACKED = 16
+
+
+class _Held(NamedTuple):
+    """Tensors and numbers that the weights of a folder hold."""
+
+    tensors: int
+    numbers: int
+
+
+def check_weights(folder: Path) -> None:
+    """Look at every config.json below a folder that has safetensors beside it.
+
+    Raises:
+        ModelError: an index names weights that are no safetensors of this folder, weights cannot be
+            read, or a size in the config is beyond anything that the weights could fill.
+    """
+    for index in folder.rglob(_INDEX):
+        _check_index(index)
+    for place in sorted({path.parent for path in folder.rglob("*.safetensors")}):
+        config = place / "config.json"
+        if config.is_file():
+            _check_sizes(config, _held(place))
+
+
+def _check_index(index: Path) -> None:
+    try:
+        names = set(json.loads(index.read_text())["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"The index of the weights cannot be read: {error}.", where=str(index)
+        ) from error
+    for name in sorted(map(str, names)):
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise ModelError(
+                f"The index of the weights names {name!r}.",
+                where=str(index),
+                allowed="names of .safetensors files in the same folder",
+            )
+
+
+def _held(folder: Path) -> _Held:
+    tensors = numbers = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="numpy") as weights:
+                shapes = [weights.get_slice(name).get_shape() for name in weights.keys()]  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise ModelError(f"The weights cannot be read: {error}", where=str(path)) from error
+        tensors += len(shapes)
+        for shape in shapes:
+            size = 1
+            for side in shape:
+                size *= side
+            numbers += size
+    return _Held(tensors, numbers)
+
+
+def _check_sizes(config: Path, held: _Held) -> None:
+    try:
+        sizes = list(_sizes(json.loads(config.read_text())))
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"The config cannot be read: {error}.", where=str(config)) from error
+    for key, value in sizes:
+        most = held.tensors if key in _LAYERS else held.numbers * _PACKED
+        if value > most:
+            raise ModelError(
+                f"The config asks for more than the weights could fill: {key} is {value:,}.",
+                where=str(config),
+                allowed=f"at most {most:,}, as the weights have {held.tensors:,} tensors with "
+                f"{held.numbers:,} numbers in all",
+                fix="use a folder whose config.json and weights were saved together",
+            )
+
+
+def _sizes(config: Any) -> Iterator[tuple[str, int]]:
+    """The sizes that a config names, at any depth, and the tables that its widths make together."""
+    if not isinstance(config, dict):
+        return
+    own = {
+        key: value
+        for key, value in config.items()
+        if key in _LAYERS | _WIDTHS and isinstance(value, int) and not isinstance(value, bool)
+    }
+    yield from own.items()
+    width = own.get("hidden_size") or own.get("n_embd") or own.get("d_model") or 0
+    for other in ("vocab_size", "intermediate_size"):
+        if width and other in own:
+            yield f"hidden_size x {other}", width * own[other]
+    for value in config.values():
+        yield from _sizes(value)
