@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv/bin
 
-.PHONY: help demo ui test chaos lint lock bench tables
+.PHONY: help demo ui test chaos lint audit licences lock bench tables
 .DELETE_ON_ERROR:
 
 help:
@@ -12,6 +12,8 @@ help:
 	@echo "make test   run the tests"
 	@echo "make chaos  kill runs, break files, fill disks: the long form of tests/chaos"
 	@echo "make lint   run ruff, mypy and import-linter"
+	@echo "make audit  ask for known holes in the pinned dependencies"
+	@echo "make licences  list every dependency's licence; fails on one that is not allowed"
 	@echo "make bench  measure speed, memory and storage; takes about an hour"
 	@echo "make tables measure how well students follow the teacher and find unsafe rows; hours"
 	@echo "make lock   write requirements.lock again from pyproject.toml"
@@ -46,6 +48,12 @@ lint: .venv/.installed
 	$(VENV)/ruff format --check
 	$(VENV)/mypy
 	$(VENV)/lint-imports
+
+audit: .venv/.installed
+	$(VENV)/pip-audit --requirement requirements.lock --require-hashes --disable-pip
+
+licences: .venv/.installed
+	$(VENV)/pip-licenses
 
 bench: .venv/.installed
 	$(VENV)/python -m bench speed

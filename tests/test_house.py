@@ -73,6 +73,14 @@ def test_every_pin_in_the_lock_has_hashes():
     assert [pin.split("\n")[0] for pin in pins if "--hash=sha256:" not in pin] == []
 
 
+def test_every_dependency_has_a_licence_that_is_allowed():
+    done = subprocess.run(
+        [str(BIN / "pip-licenses")], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "torch" in done.stdout
+
+
 def test_every_module_says_what_belongs_in_it():
     silent = [path for path in modules() if not ast.get_docstring(ast.parse(path.read_bytes()))]
     assert [str(path.relative_to(PROJECT)) for path in silent] == []
