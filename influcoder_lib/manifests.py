@@ -141,7 +141,7 @@ class ManifestsInForce:
                 if record["schema"] == SCHEMA:
                     self._known[place] = _Known(folder, name, file, _of_record(record))
             self._lines = len(lines)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
         except (StoreError, ValueError, KeyError, TypeError, AttributeError):
             self._known.clear()

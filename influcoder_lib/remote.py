@@ -304,11 +304,22 @@ def remote_of(root: Path, address: str | None, options: Mapping[str, Any]) -> Re
 
 
 def copied_from(root: Path) -> str | None:
-    """The location that a data folder is the copy of; None if it is none."""
+    """The location that a data folder is the copy of; None if it is none.
+
+    Raises:
+        StoreError: the file that says so cannot be read.
+    """
+    marker = root / _MARKER
     try:
-        return str(json.loads((root / _MARKER).read_text())["location"])
-    except FileNotFoundError:
+        return str(json.loads(marker.read_text())["location"])
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"What the data folder is a copy of cannot be read: {error}.",
+            where=str(marker),
+            fix=f"delete that file: the next run compares the folder with {SETTING} anew",
+        ) from error
 
 
 def stamps_below(folder: Path) -> dict[Path, Stamp]:

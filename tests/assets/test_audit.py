@@ -258,8 +258,8 @@ HOSTILE = "[bold red]x[/] \x1b[31mred\x1b[0m \x07 \u202egnp \\\\[/ {{7*7}} <b>"
 
 
 def test_hostile_text_neither_marks_up_nor_drives_the_terminal(tmp_path):
-    for name in ("dagster.yaml", "influcoder.yaml"):
-        (tmp_path / name).touch()
+    (tmp_path / "dagster.yaml").touch()
+    tiny_home.write_settings(tmp_path, tiny_home.settings())
     chain = Chain(Store(tmp_path / "data"))
     rows = [(f"{HOSTILE} {i}", f"{HOSTILE}\nsays {i}", HOSTILE) for i in range(6)]
     chain.shards = {"a": rows}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from influcoder_lib.errors import StoreError
-from influcoder_lib.remote import ALONE, Location, remote_of
+from influcoder_lib.remote import ALONE, Location, copied_from, remote_of
 from influcoder_lib.rows import RowStore
 from influcoder_lib.store import Manifest, Recipe, Store
 from tests import s3
@@ -323,3 +323,10 @@ def test_no_password_is_in_an_error_or_in_a_representation(bucket, tmp_path, mon
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
     assert SECRET not in repr(remote)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}"])
+def test_a_folder_that_does_not_say_what_it_is_a_copy_of_is_an_error(tmp_path, text):
+    (tmp_path / "copy_of.json").write_text(text)
+    with pytest.raises(StoreError, match=r"copy_of\.json"):
+        copied_from(tmp_path)
