@@ -4,6 +4,7 @@ as it goes, and errors printed for people."""
 import logging
 import sys
 import time
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,8 +31,19 @@ def errors() -> Iterator[None]:
         yield
     except InflucoderError as error:
         shown = Console(stderr=True)
-        shown.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        shown.print(
+            without_controls(str(error)), style="red", markup=False, highlight=False, soft_wrap=True
+        )
         raise typer.Exit(1) from None
+
+
+def without_controls(text: str) -> str:
+    """The text with its control characters, but tab and newline, written as escapes: names and rows
+    of a corpus come into messages, and a terminal would obey them."""
+    return "".join(
+        repr(each)[1:-1] if unicodedata.category(each) == "Cc" and each not in "\t\n" else each
+        for each in text
+    )
 
 
 def environment(home: Path) -> dict[str, str]:

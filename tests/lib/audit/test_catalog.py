@@ -305,6 +305,13 @@ def test_a_query_can_neither_write_nor_reach_beyond_the_views(
     assert catalog.select("SELECT count(*) FROM samples").rows == [(24,)]
 
 
+def test_a_symbolic_link_in_the_store_leads_no_query_out_of_it(ran: Chain, secret: Path):
+    link = ran.store.root / "artifacts" / "link.csv"
+    link.symlink_to(secret.parent / "secret.csv")
+    with pytest.raises(DataError, match="Cannot access file"):
+        Catalog(ran.store).select(f"FROM read_text('{link}')")
+
+
 def test_every_attack_above_names_the_views_and_how_to_see_them(ran: Chain):
     with pytest.raises(DataError) as caught:
         Catalog(ran.store).select("SELECT x FROM shard")

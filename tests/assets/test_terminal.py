@@ -1,0 +1,16 @@
+"""What commands print is text: nothing in it drives the terminal."""
+
+import pytest
+import typer
+
+from influcoder_assets.commands.terminal import errors
+from influcoder_lib.errors import DataError
+
+
+def test_control_characters_in_an_error_are_shown_as_escapes(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(typer.Exit), errors():
+        raise DataError("bad \x1b]0;title\x07 \x9b2J \r\b[red]name[/red] é", where="a\tb.csv")
+    shown = capsys.readouterr().err
+    assert r"bad \x1b]0;title\x07 \x9b2J \r\x08[red]name[/red] é" in shown
+    assert "\n  where: a" in shown
+    assert not set(shown) & set("\x1b\x07\x9b\r\b")
