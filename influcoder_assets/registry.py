@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,11 @@ _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 @dataclass(frozen=True)
 class Registry:
-    """Talks to MLflow; every method is one small transaction."""
+    """Talks to MLflow; every method is one small transaction.
+
+    Raises:
+        StoreError: the registry cannot be reached.
+    """
 
     home: Path
 
@@ -54,38 +59,41 @@ class Registry:
         files: Sequence[Path],
     ) -> str:
         """Log one finished run: params, metrics by step, folders and files; returns its id."""
-        run_id = self.client.create_run(
-            self._experiment(), run_name=name, tags=dict(tags)
-        ).info.run_id
-        for key, value in params.items():
-            self.client.log_param(run_id, key, value)
-        for key, series in metrics.items():
-            for step, value in series:
-                self.client.log_metric(run_id, key, value, step=step)
-        for target, folder in folders.items():
-            self.client.log_artifacts(run_id, str(folder), target)
-        for path in files:
-            self.client.log_artifact(run_id, str(path))
-        self.client.set_terminated(run_id)
+        with self._reached():
+            run_id = self.client.create_run(
+                self._experiment(), run_name=name, tags=dict(tags)
+            ).info.run_id
+            for key, value in params.items():
+                self.client.log_param(run_id, key, value)
+            for key, series in metrics.items():
+                for step, value in series:
+                    self.client.log_metric(run_id, key, value, step=step)
+            for target, folder in folders.items():
+                self.client.log_artifacts(run_id, str(folder), target)
+            for path in files:
+                self.client.log_artifact(run_id, str(path))
+            self.client.set_terminated(run_id)
         return str(run_id)
 
     def add(self, run_id: str, metrics: Mapping[str, float], folder: Path, target: str) -> None:
         """Add metrics, and a folder's files below `target`, to a run that is there."""
-        for key, value in metrics.items():
-            self.client.log_metric(run_id, _metric_name(key), value)
-        self.client.log_artifacts(run_id, str(folder), target)
+        with self._reached():
+            for key, value in metrics.items():
+                self.client.log_metric(run_id, _metric_name(key), value)
+            self.client.log_artifacts(run_id, str(folder), target)
 
     def register(self, run_id: str, artifact: str, tags: Mapping[str, str]) -> str:
         """Register a run's artifact folder as the next version of the encoder; returns it."""
         from mlflow.exceptions import MlflowException
 
-        try:
-            self.client.create_registered_model(MODEL)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        source = f"{self.client.get_run(run_id).info.artifact_uri}/{artifact}"
-        version = self.client.create_model_version(MODEL, source, run_id, tags=dict(tags))
+        with self._reached():
+            try:
+                self.client.create_registered_model(MODEL)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            source = f"{self.client.get_run(run_id).info.artifact_uri}/{artifact}"
+            version = self.client.create_model_version(MODEL, source, run_id, tags=dict(tags))
         return str(version.version)
 
     def promote(self, version: str) -> None:
@@ -96,52 +104,50 @@ class Registry:
         """
         from mlflow.exceptions import MlflowException
 
-        try:
-            self.client.set_registered_model_alias(MODEL, ALIAS, version)
-        except MlflowException as error:
-            if error.error_code not in _ABSENT:
-                raise self._unreachable(error) from error
-            raise StoreError(
-                f"The registry has no version {version} of {MODEL}.",
-                where=self.address,
-                fix="`influcoder status` and MLflow's own UI show the versions",
-            ) from error
+        with self._reached():
+            try:
+                self.client.set_registered_model_alias(MODEL, ALIAS, version)
+            except MlflowException as error:
+                if error.error_code not in _ABSENT:
+                    raise
+                raise StoreError(
+                    f"The registry has no version {version} of {MODEL}.",
+                    where=self.address,
+                    fix="`influcoder status` and MLflow's own UI show the versions",
+                ) from error
 
     def demote(self) -> None:
         """Take the alias `champion` away: the untrained encoder is in use."""
         if self.champion() is not None:
-            self.client.delete_registered_model_alias(MODEL, ALIAS)
+            with self._reached():
+                self.client.delete_registered_model_alias(MODEL, ALIAS)
 
     def champion(self) -> str | None:
-        """The version that the alias `champion` points at; None without one.
-
-        Raises:
-            StoreError: the registry cannot be reached.
-        """
+        """The version that the alias `champion` points at; None without one."""
         if self.database is not None and not self.database.is_file():
             return None
         from mlflow.exceptions import MlflowException
 
-        try:
-            return str(self.client.get_model_version_by_alias(MODEL, ALIAS).version)
-        except MlflowException as error:
-            if error.error_code in _ABSENT:
-                return None
-            raise self._unreachable(error) from error
+        with self._reached():
+            try:
+                return str(self.client.get_model_version_by_alias(MODEL, ALIAS).version)
+            except MlflowException as error:
+                if error.error_code in _ABSENT:
+                    return None
+                raise
 
     def registered(self, tags: Mapping[str, str]) -> tuple[str, str] | None:
         """The newest version that has all these tags, and the run that it is of."""
         if self.database is not None and not self.database.is_file():
             return None
+        with self._reached():
+            versions = self.client.search_model_versions(f"name='{MODEL}'")
         found = [
             (int(each.version), str(each.run_id))
-            for each in self.client.search_model_versions(f"name='{MODEL}'")
+            for each in versions
             if tags.items() <= each.tags.items()
         ]
-        if not found:
-            return None
-        version, run_id = max(found)
-        return str(version), run_id
+        return (str(max(found)[0]), max(found)[1]) if found else None
 
     def version_of(self, encoder: str) -> str | None:
         """The newest version whose tag `fingerprint` is the encoder's."""
@@ -152,15 +158,26 @@ class Registry:
         """Copy a version's files below `target`; returns their folder."""
         from mlflow.artifacts import download_artifacts
 
-        source = self.client.get_model_version_download_uri(MODEL, version)
-        return Path(download_artifacts(artifact_uri=source, dst_path=str(target)))
+        with self._reached():
+            source = self.client.get_model_version_download_uri(MODEL, version)
+            return Path(download_artifacts(artifact_uri=source, dst_path=str(target)))
 
-    def _unreachable(self, error: Exception) -> StoreError:
-        return StoreError(
-            f"The MLflow registry does not answer: {error}",
-            where=self.address,
-            fix="start it, or set MLFLOW_TRACKING_URI to where it is",
-        )
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """Says in one way what MLflow, its database and its server each say in their own."""
+        from mlflow.exceptions import MlflowException
+        from requests import RequestException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            yield
+        except (MlflowException, SQLAlchemyError, RequestException) as error:
+            raise StoreError(
+                f"The MLflow registry does not answer: {str(error).splitlines()[0]}",
+                where=self.address,
+                fix="start it, end what keeps it locked, or set MLFLOW_TRACKING_URI to where it is;"
+                " then run again",
+            ) from error
 
     def _experiment(self) -> str:
         found = self.client.get_experiment_by_name(EXPERIMENT)
