@@ -9,7 +9,8 @@ for the frozen distillation set: it is drawn again if that would give another on
 """
 
 import functools
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import dagster as dg
@@ -20,11 +21,14 @@ from influcoder_assets.maker import MAKERS, nodes, told
 from influcoder_assets.resources import HomeResource, RefreshRun
 from influcoder_assets.survey import Survey
 from influcoder_assets.workspace import Workspace
+from influcoder_lib import fingerprint
 from influcoder_lib.errors import InflucoderError
-from influcoder_lib.refresh import Step, label
+from influcoder_lib.refresh import Step, as_json, label
 
 JOB = "refresh"
 REDISTILL = "redistill"
+_PLAN_TAG = "influcoder/plan"
+_PAUSE = 600
 # The other frozen asset, a trained adapter, would take every gradient with it.
 _REDRAWN = "distillation_set"
 
@@ -188,15 +192,31 @@ def _ask(instance: dg.DagsterInstance, home: HomeResource) -> dg.SensorResult | 
         gone = follow_shards(instance, workspace)
         found = Survey.of(workspace)
         steps, failed = found.steps, found.failures
+        tags = {_PLAN_TAG: fingerprint.of_json(as_json(steps))}
     except InflucoderError as error:
         return dg.SkipReason(str(error))
     if not steps and failed:
         return dg.SkipReason(f"all but what failed is up to date; failed: {', '.join(failed)}")
     if not steps:
         return dg.SkipReason("everything is up to date")
+    if _has_just_failed(instance, tags):
+        return dg.SkipReason(
+            f"the last run made nothing of this plan; it is tried again within {_PAUSE // 60} min"
+        )
     return dg.SensorResult(
-        run_requests=[dg.RunRequest(tags={"influcoder/steps": str(len(steps))})],
+        run_requests=[dg.RunRequest(tags={**tags, "influcoder/steps": str(len(steps))})],
         asset_events=[*map(_tombstone, gone), events.plan_event(found)],
+    )
+
+
+def _has_just_failed(instance: dg.DagsterInstance, tags: Mapping[str, str]) -> bool:
+    """Whether a run was asked for with the same plan and failed a short while ago: a full disk
+    is not tried every half minute."""
+    asked = instance.get_run_records(dg.RunsFilter(job_name=JOB, tags=dict(tags)), limit=1)
+    return any(
+        record.dagster_run.status == dg.DagsterRunStatus.FAILURE
+        and time.time() - record.update_timestamp.timestamp() < _PAUSE
+        for record in asked
     )
 
 
