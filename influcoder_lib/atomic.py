@@ -1,6 +1,7 @@
 """Writing files whole or not at all: names for what is being written, clearing away what a killed
 process left of it, and saying why something cannot be written."""
 
+import errno
 import os
 import platform
 import re
@@ -13,6 +14,9 @@ from pathlib import Path
 
 from influcoder_lib.errors import StoreError
 
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+# What numpy says of a disk that is full.
+_CUT_SHORT = re.compile(r"\d+ requested and \d+ written")
 # Of one machine, the process that is writing; two machines may share a folder.
 _MACHINE = f"{zlib.crc32(platform.node().encode()):08x}"
 _PART = re.compile(r"\..*\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}\.part")
@@ -96,8 +100,18 @@ def not_writable(folder: Path, error: OSError) -> StoreError:
     return StoreError(
         f"The data folder cannot be written: {error.strerror}.",
         where=str(folder),
-        fix="give this user write access to the folder, or choose another home",
+        fix="free some space, give this user write access to the folder, or choose another home",
     )
+
+
+def trouble_of_the_disk(error: Exception) -> OSError | None:
+    """The trouble with a disk that an error of any library tells of in its text, if it does."""
+    said = str(error)
+    for number in _DISK:
+        if os.strerror(number) in said:
+            return OSError(number, os.strerror(number))
+    is_full = isinstance(error, OSError) and _CUT_SHORT.search(said)
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) if is_full else None
 
 
 def flush(path: Path) -> None:

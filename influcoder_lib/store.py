@@ -20,8 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from influcoder_lib import fingerprint
-from influcoder_lib.atomic import flush, not_writable, part_of, sweep, write_atomically
-from influcoder_lib.errors import DamageError, StoreError
+from influcoder_lib.atomic import (
+    flush,
+    not_writable,
+    part_of,
+    sweep,
+    trouble_of_the_disk,
+    write_atomically,
+)
+from influcoder_lib.errors import DamageError, InflucoderError, StoreError
 from influcoder_lib.manifests import (
     Manifest,
     Recipe,
@@ -191,6 +198,12 @@ class Store:
         try:
             yield draft
             self._commit(draft, asset, shard, recipe, run_id)
+        except InflucoderError:
+            raise
+        except Exception as error:
+            if trouble := trouble_of_the_disk(error):
+                raise not_writable(self.root, trouble) from error
+            raise
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
@@ -210,13 +223,15 @@ class Store:
         self._say(self._failure(asset, shard), record)
 
     def failures(self) -> dict[tuple[str, str | None], tuple[str, str]]:
-        """Recipe fingerprint and message of every failure that was not made good."""
+        """Recipe fingerprint and message of every failure that was not made good. A record that
+        cannot be read is none: what failed is tried again."""
         found: dict[tuple[str, str | None], tuple[str, str]] = {}
         for path in sorted((self.root / "failures").glob("*/[!.]*.json")):
-            record = json.loads(path.read_text())
+            record = _record(path, "recipe", "message")
             shard = path.name.removesuffix(".json")
             key = (path.parent.name, None if shard == _WHOLE else shard)
-            found[key] = (record["recipe"], record["message"])
+            if record:
+                found[key] = (record["recipe"], record["message"])
         return found
 
     def forget_failures(self) -> None:
@@ -233,11 +248,12 @@ class Store:
         self._unsay(self._tombstone(shard))
 
     def tombstones(self) -> dict[str, str]:
-        """Shards whose files are gone, and since when (UTC, ISO 8601)."""
+        """Shards whose files are gone, and since when (UTC, ISO 8601). A tombstone that cannot be
+        read is none: the next refresh puts up another."""
         records = [
-            json.loads(path.read_text()) for path in (self.root / "tombstones").glob("[!.]*.json")
+            _record(path, "shard", "gone") for path in (self.root / "tombstones").glob("[!.]*.json")
         ]
-        return {record["shard"]: record["gone"] for record in records}
+        return {record["shard"]: record["gone"] for record in records if record}
 
     def _commit(
         self, draft: Draft, asset: str, shard: str | None, recipe: Recipe, run_id: str
@@ -311,6 +327,15 @@ class Store:
 
     def _tombstone(self, shard: str) -> Path:
         return self.root / "tombstones" / f"{shard}.json"
+
+
+def _record(path: Path, *names: str) -> dict[str, str]:
+    """A small record with these entries; empty where it is damaged."""
+    try:
+        record = json.loads(path.read_text())
+        return {name: str(record[name]) for name in names}
+    except (ValueError, KeyError, TypeError):
+        return {}
 
 
 def _now() -> str:

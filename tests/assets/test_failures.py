@@ -2,16 +2,19 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 
 import dagster as dg
 import polars as pl
 
-from influcoder_assets import lock
+from influcoder_assets import lock, refresh
 from influcoder_assets.lock import lock_of
+from influcoder_assets.refresh import redistill_job
 from influcoder_assets.workspace import Workspace
 from tests.assets import tiny_home
 from tests.assets.changes import NEW_ROW, check_refresh, counts, interrupt, tick
@@ -51,6 +54,83 @@ def test_a_failure_of_any_kind_is_remembered_until_someone_asks(refreshed_home, 
     Workspace.open(refreshed_home).store.forget_failures()
     again = tiny_home.refresh(refreshed_home)
     assert left <= again.made
+    assert tiny_home.plan(refreshed_home) == []
+
+
+def test_a_full_disk_is_not_held_against_what_was_to_be_made(refreshed_home, monkeypatch):
+    def fail() -> None:
+        raise RuntimeError("cannot write: No space left on device (os error 28)")
+
+    tiny_home.append_row(refreshed_home / "corpus" / "a.jsonl", NEW_ROW)
+    with monkeypatch.context() as patch:
+        interrupt(patch, "influence_scores", "a.jsonl", fail)
+        (said,) = tiny_home.refresh(refreshed_home).failures
+    assert "The data folder cannot be written: No space left on device." in said
+    check_refresh(
+        refreshed_home,
+        {
+            ("influence_scores", "a.jsonl"),
+            ("filtered_dataset", "a.jsonl"),
+            ("curation_report", None),
+        },
+    )
+
+
+def test_the_sensor_does_not_ask_again_at_once_for_a_plan_that_failed(refreshed_home, monkeypatch):
+    tiny_home.append_row(refreshed_home / "corpus" / "a.jsonl", NEW_ROW)
+    with tiny_home.chosen(refreshed_home) as instance:
+        (asked,) = tick(refreshed_home, instance).run_requests
+        failed = instance.create_run_for_job(refresh.refresh_job, tags=asked.tags)
+        instance.report_run_failed(failed)
+        assert (
+            "the last run made nothing of this plan" in tick(refreshed_home, instance).skip_message
+        )
+        with monkeypatch.context() as patch:
+            patch.setattr(refresh, "_PAUSE", -1)
+            assert len(tick(refreshed_home, instance).run_requests) == 1
+        tiny_home.append_row(refreshed_home / "corpus" / "c.jsonl", NEW_ROW)
+        assert len(tick(refreshed_home, instance).run_requests) == 1
+
+
+def test_a_memory_that_cannot_be_read_is_none(refreshed_home, change_settings):
+    (refreshed_home / "reviewed.csv").write_text("sample_id,decision,note\n")
+    change_settings(refreshed_home, "overrides", "reviewed.csv")
+    check_refresh(refreshed_home, set())
+    memories = [
+        refreshed_home / "data" / name
+        for name in (
+            "file_hashes.json",
+            "champion.json",
+            "reviewed_shards.json",
+            "manifests_in_force.jsonl",
+        )
+    ]
+    for harm in (b"", b"{", b"[]\n", b"\xff\x00"):
+        for memory in memories:
+            assert memory.is_file()
+            memory.write_bytes(harm)
+        check_refresh(refreshed_home, set())
+
+
+def test_a_registry_that_is_locked_is_named_and_the_next_run_goes_on(refreshed_home, monkeypatch):
+    database = refreshed_home / "mlflow.db"
+    holding = sqlite3.connect(database, isolation_level=None)
+
+    def lock_it() -> None:
+        holding.execute("BEGIN EXCLUSIVE")
+
+    tiny_home.append_row(refreshed_home / "corpus" / "a.jsonl", NEW_ROW)
+    with closing(holding), monkeypatch.context() as patch:
+        interrupt(patch, "teacher_rankings", None, lock_it)
+        first = tiny_home.refresh(refreshed_home, redistill_job)
+    assert first.run.status == dg.DagsterRunStatus.FAILURE
+    assert "influence_encoder: The MLflow registry does not answer: " in first.failures[0]
+    assert "database is locked" in first.failures[0]
+    assert str(database) in first.failures[0]
+    assert "Traceback" not in first.failures[0]
+    again = tiny_home.refresh(refreshed_home)
+    assert again.failures == []
+    assert {("influence_encoder", None), ("champion_encoder", None)} <= again.made
     assert tiny_home.plan(refreshed_home) == []
 
 

@@ -1,14 +1,20 @@
 """Small files are written whole or not at all."""
 
+import resource
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
+from safetensors.numpy import save_file
 
 from influcoder_lib import atomic
 from influcoder_lib.atomic import write_atomically
 from influcoder_lib.errors import StoreError
+from influcoder_lib.tables import writing
 
 
 def test_an_atomic_write_leaves_the_old_file_or_the_new_one(tmp_path, monkeypatch):
@@ -57,3 +63,44 @@ def test_what_another_machine_is_writing_stays(tmp_path, monkeypatch):
     for each in (own, theirs):
         each.touch()
     assert atomic.sweep(tmp_path) == [own]
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """No file can be longer than 1 MiB, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+NUMBERS = np.random.default_rng(0).random(1 << 20)
+
+
+def write_table(path: Path) -> None:
+    with writing(path) as table:
+        table.add(pl.DataFrame({"numbers": NUMBERS}))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: path.write_bytes(NUMBERS.tobytes()),
+        lambda path: pl.DataFrame({"numbers": NUMBERS}).write_parquet(path),
+        lambda path: np.save(path, NUMBERS),
+        lambda path: save_file({"numbers": NUMBERS}, path),
+        write_table,
+    ],
+    ids=["python", "polars", "numpy", "safetensors", "table"],
+)
+def test_a_full_disk_is_known_whatever_library_was_writing(
+    tmp_path, small_files, write: Callable[[Path], None]
+):
+    with pytest.raises(Exception, match=r".") as caught:
+        write(tmp_path / "file.npy")
+    assert atomic.trouble_of_the_disk(caught.value) is not None
+
+
+def test_an_error_that_has_nothing_to_do_with_the_disk_is_no_trouble_with_it():
+    for error in (ValueError("7 requested and 3 written"), OSError("no model"), KeyError(28)):
+        assert atomic.trouble_of_the_disk(error) is None

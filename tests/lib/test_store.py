@@ -82,7 +82,7 @@ def test_an_end_before_the_manifest_leaves_the_old_artifact_in_force(data, monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(remote, "write_new", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(StoreError, match="No space left"):
         publish(data, "other")
     monkeypatch.undo()
     assert data.history("corpus", "a.jsonl") == [first]
@@ -247,6 +247,16 @@ def test_a_failure_is_on_record_until_it_is_made_good(data):
     assert list(data.failures()) == [("report", None)]
     data.forget_failures()
     assert data.failures() == {}
+
+
+def test_a_record_that_is_damaged_is_none(data):
+    data.record_failure("corpus", "a.jsonl", RECIPE, "it was bad")
+    data.bury("b.jsonl")
+    for content in ("", "{", "[]", '{"recipe": "1"}', "\0"):
+        for path in (*data.root.glob("failures/*/*.json"), *data.root.glob("tombstones/*.json")):
+            path.write_text(content)
+        assert data.failures() == {}
+        assert data.tombstones() == {}
 
 
 def test_what_the_making_settled_is_in_the_recipe(data):
