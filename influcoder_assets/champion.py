@@ -154,7 +154,7 @@ def _trained_as(task: Task, version: str) -> Manifest:
             return manifest
     raise ModelError(
         f"The alias champion points at version {version}, which was not trained in this home.",
-        where=task.workspace.registry.address,
+        where=task.workspace.registry.shown_address,
         fix="type `influcoder rollback --to VERSION` with a version of `influcoder status`,"
         " or with `untrained`",
     )

@@ -38,6 +38,11 @@ class Registry:
         return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.home / 'mlflow.db'}"
 
     @property
+    def shown_address(self) -> str:
+        """The address as it may stand in a message: without a password."""
+        return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", self.address)
+
+    @property
     def database(self) -> Path | None:
         """The SQLite file, where the registry is one in the home."""
         return None if os.environ.get("MLFLOW_TRACKING_URI") else self.home / "mlflow.db"
@@ -112,7 +117,7 @@ class Registry:
                     raise
                 raise StoreError(
                     f"The registry has no version {version} of {MODEL}.",
-                    where=self.address,
+                    where=self.shown_address,
                     fix="`influcoder status` and MLflow's own UI show the versions",
                 ) from error
 
@@ -172,9 +177,10 @@ class Registry:
         try:
             yield
         except (MlflowException, SQLAlchemyError, RequestException) as error:
+            said = str(error).splitlines()[0].replace(self.address, self.shown_address)
             raise StoreError(
-                f"The MLflow registry does not answer: {str(error).splitlines()[0]}",
-                where=self.address,
+                f"The MLflow registry does not answer: {said}",
+                where=self.shown_address,
                 fix="start it, end what keeps it locked, or set MLFLOW_TRACKING_URI to where it is;"
                 " then run again",
             ) from error
@@ -183,9 +189,11 @@ class Registry:
         found = self.client.get_experiment_by_name(EXPERIMENT)
         if found is not None:
             return str(found.experiment_id)
-        # Without a location of its own, an experiment writes into the working directory.
-        folder = self.home / "mlartifacts"
-        return str(self.client.create_experiment(EXPERIMENT, artifact_location=folder.as_uri()))
+        # A server keeps files itself; those of a database's experiment without a location of its
+        # own go into the working directory.
+        is_server = self.address.startswith(("http://", "https://"))
+        folder = None if is_server else (self.home / "mlartifacts").as_uri()
+        return str(self.client.create_experiment(EXPERIMENT, artifact_location=folder))
 
 
 def _metric_name(text: str) -> str:

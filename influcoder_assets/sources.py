@@ -185,7 +185,7 @@ def _check_nobody_has_one(workspace: "Workspace") -> None:
     if workspace.settings.storage.location is not None and version is not None:
         raise StoreError(
             f"The encoder in use is version {version} of an MLflow registry that is not here.",
-            where=workspace.registry.address,
+            where=workspace.registry.shown_address,
             fix="set MLFLOW_TRACKING_URI to the registry that the machines share",
         )
 

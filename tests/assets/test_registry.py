@@ -1,6 +1,7 @@
 """The MLflow registry of a home: runs, versions, the champion; all of it inside the home."""
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -147,3 +148,27 @@ def test_a_refresh_writes_nothing_outside_the_home(done: Done):
     made = {"data", "history", "mlartifacts", "mlflow.db", "schedules", "storage"}
     given = {"corpus", "queries", "models", "dagster.yaml", "influcoder.yaml"}
     assert {path.name for path in done.home.iterdir()} <= made | given
+
+
+@pytest.mark.parametrize(
+    ("address", "is_in_the_home"), [("http://127.0.0.1:1", False), ("postgresql://a:b@c/d", True)]
+)
+def test_a_server_keeps_the_files_and_a_database_leaves_them_in_the_home(
+    tmp_path, monkeypatch, address, is_in_the_home
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    client = Mock()
+    client.get_experiment_by_name.return_value = None
+    registry = Registry(tmp_path)
+    monkeypatch.setitem(vars(registry), "client", client)
+    registry._experiment()
+    location = client.create_experiment.call_args.kwargs["artifact_location"]
+    assert location == ((tmp_path / "mlartifacts").as_uri() if is_in_the_home else None)
+
+
+def test_the_password_of_a_registry_is_in_no_message(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql+psycopg2://me:secret@127.0.0.1:1/mlflow")
+    registry = Registry(tmp_path)
+    assert registry.shown_address == "postgresql+psycopg2://me:***@127.0.0.1:1/mlflow"
+    said = registry._unreachable(ValueError(f"no answer from {registry.address}"))
+    assert "secret" not in str(said)
