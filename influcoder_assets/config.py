@@ -254,6 +254,24 @@ class ReportSettings(Section):
     )
 
 
+class EngineSettings(Section):
+    """Where the shards of an asset are made."""
+
+    kind: Literal["local", "ray"] = Field(
+        default="local",
+        description="local: one shard after another, in the run's own process; ray: each shard is a"
+        " task of a Ray cluster.",
+    )
+    address: Text | None = Field(
+        default=None,
+        description="Address of the Ray cluster, whose machines have the home at the same path;"
+        " null: one is started on this machine.",
+    )
+    workers: int = Field(
+        default=2, ge=1, le=1024, description="Shards at a time on a cluster that is started here."
+    )
+
+
 class Settings(Section):
     """All settings of one home."""
 
@@ -286,6 +304,9 @@ class Settings(Section):
     )
     report: ReportSettings = Field(
         default_factory=ReportSettings, description="What the report warns of."
+    )
+    engine: EngineSettings = Field(
+        default_factory=EngineSettings, description="Where the shards of an asset are made."
     )
     storage: StorageSettings = Field(
         default_factory=StorageSettings, description="Where artifacts are kept."

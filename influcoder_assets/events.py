@@ -5,7 +5,8 @@ from typing import Any
 
 import dagster as dg
 
-from influcoder_assets import checks
+from influcoder_assets import checks, maker
+from influcoder_assets.engine import Making
 from influcoder_assets.maker import MAKERS, Task
 from influcoder_assets.survey import Survey
 from influcoder_lib.errors import InflucoderError
@@ -30,13 +31,14 @@ def materialise(
     shard: str | None,
     run_id: str,
     instance: dg.DagsterInstance,
+    making: Making = maker.make,
 ) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
     """Make one artifact, and say so: its materialization, then the result of every check of it.
 
     Raises:
         Exception: it could not be made, see `maker.make`.
     """
-    manifest, task = survey.make(asset, shard, run_id)
+    manifest, task = survey.make(asset, shard, run_id, making)
     yield dg.AssetMaterialization(
         asset,
         partition=shard,

@@ -185,10 +185,26 @@ def make(
         raise
     finally:
         memory.release()
-    manifest = store.require(asset, shard)
-    task.facts = _afterwards(task, manifest)
+    manifest, task = taken(
+        workspace, facts, store.require(asset, shard), task.draft, task.markdown, run_id
+    )
     facts_said = ", ".join(f"{k} {_short(v)}" for k, v in list(manifest.summary.items())[:4])
     log.info("%s: done%s", label, f" ({facts_said})" if facts_said else "")
+    return manifest, task
+
+
+def taken(
+    workspace: Workspace,
+    facts: Facts,
+    manifest: Manifest,
+    draft: Draft,
+    markdown: dict[str, str],
+    run_id: str,
+) -> tuple[Manifest, Task]:
+    """What `make` returns of an artifact that is made and published, here or in another process."""
+    label = refresh.label((manifest.asset, manifest.shard))
+    task = Task(workspace, facts, manifest.shard, draft, run_id, label, markdown)
+    task.facts = _afterwards(task, manifest)
     return manifest, task
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import dagster as dg
 
 from influcoder_assets import events
+from influcoder_assets.engine import Making
 from influcoder_assets.lock import is_running, report_the_dead
 from influcoder_assets.maker import MAKERS, nodes, told
 from influcoder_assets.resources import HomeResource, RefreshRun
@@ -81,7 +82,7 @@ def _redraw_op(asset: str) -> dg.OpDefinition:
 def _making_op(
     name: str, asset: str, verb: str, due: Callable[[Survey, str], list[Step]]
 ) -> dg.OpDefinition:
-    """An op that makes the due artifacts of one asset, one after another."""
+    """An op that makes the due artifacts of one asset, and tells of them one after another."""
 
     @dg.op(
         name=name,
@@ -92,15 +93,17 @@ def _making_op(
     def make_due(context: dg.OpExecutionContext, run: RefreshRun) -> None:
         try:
             steps = due(run.survey, asset)
+            shards = [step.shard for step in steps]
+            making = run.survey.start(asset, shards, context.run_id)
         except InflucoderError as error:
             raise events.as_failure(error) from error
         for step in steps:
-            _make(context, run, step)
+            _make(context, run, step, making)
 
     return make_due
 
 
-def _make(context: dg.OpExecutionContext, run: RefreshRun, step: Step) -> None:
+def _make(context: dg.OpExecutionContext, run: RefreshRun, step: Step, making: Making) -> None:
     """Make one artifact and say so; what it is made from may have changed since the survey."""
     name = label((step.asset, step.shard))
     try:
@@ -109,7 +112,7 @@ def _make(context: dg.OpExecutionContext, run: RefreshRun, step: Step) -> None:
             return
         context.log.info(f"{name}: {step.reason}")
         for event in events.materialise(
-            run.survey, step.asset, step.shard, context.run_id, context.instance
+            run.survey, step.asset, step.shard, context.run_id, context.instance, making
         ):
             context.log_event(event)  # type: ignore[arg-type]
     except Exception as error:

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 from pydantic import PrivateAttr
 
-from influcoder_assets import lock
+from influcoder_assets import engine, lock
 from influcoder_assets.home import find_home
 from influcoder_assets.survey import Survey
 from influcoder_assets.workspace import Workspace
@@ -53,7 +53,10 @@ class RefreshRun(dg.ConfigurableResource):
         with own, workspace.store.attended() as removed:
             if removed:
                 log.info("removed %d files that a killed run left half written", removed)
-            yield self
+            try:
+                yield self
+            finally:
+                engine.stop()
 
     @property
     def survey(self) -> Survey:

@@ -5,9 +5,11 @@ shards in which nothing has changed. What somebody else changes meanwhile is not
 step that it concerns refuses to be made, and is left to the next run with all that depends on it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from influcoder_assets import maker
+from influcoder_assets import engine, maker
+from influcoder_assets.engine import Making
 from influcoder_assets.maker import MAKERS, Task, nodes
 from influcoder_assets.workspace import Workspace
 from influcoder_lib import refresh
@@ -51,7 +53,22 @@ class Survey:
         step = refresh.thaw(MAKERS[asset].node, nodes(), self.facts)
         return [step] if step else self.due(asset)
 
-    def make(self, asset: str, shard: str | None, run_id: str) -> tuple[Manifest, Task]:
+    def start(self, asset: str, shards: Sequence[str | None], run_id: str) -> Making:
+        """Begin with what of some artifacts can be made from what is true now, see `engine.start`.
+
+        Raises:
+            SettingsError: the engine of the settings cannot be had.
+        """
+        unmoved = [
+            shard
+            for shard in shards
+            if not maker.moved_sources(self.workspace, self.facts, asset, shard)
+        ]
+        return engine.start(self.workspace, self.facts, asset, unmoved, run_id)
+
+    def make(
+        self, asset: str, shard: str | None, run_id: str, making: Making = maker.make
+    ) -> tuple[Manifest, Task]:
         """Make an artifact and see what follows from it.
 
         Raises:
@@ -59,7 +76,7 @@ class Survey:
         """
         is_planned = any((step.asset, step.shard) == (asset, shard) for step in self.steps)
         try:
-            manifest, task = maker.make(self.workspace, self.facts, asset, shard, run_id)
+            manifest, task = making(self.workspace, self.facts, asset, shard, run_id)
         except Exception:
             tried = maker.recipe_of(asset, shard, self.facts)
             self.facts = self.facts.after_failing((asset, shard), tried)

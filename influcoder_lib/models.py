@@ -84,6 +84,16 @@ class TargetModel:
     dtype: torch.dtype = torch.float32
 
 
+def threads() -> int:
+    """How many threads one operation on tensors has in this process."""
+    return torch.get_num_threads()
+
+
+def use_threads(count: int) -> None:
+    """Let one operation on tensors have that many threads."""
+    torch.set_num_threads(count)
+
+
 def locate(
     name: str, home: Path, hash_file: Callable[[Path], str] = fingerprint.of_file
 ) -> ModelFiles:
