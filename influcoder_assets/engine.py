@@ -6,7 +6,6 @@ one cluster share a file system.
 """
 
 import os
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -103,10 +102,6 @@ def make_at(
 def _connected(settings: EngineSettings) -> Any:
     """Ray, connected to the cluster of the settings, or to one that is started on this machine."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if not settings.address:
-        # Ray's ports are open to other machines: its own cluster takes nobody without this token.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
         import ray
     except ImportError:
@@ -121,7 +116,12 @@ def _connected(settings: EngineSettings) -> Any:
         if settings.address:
             ray.init(address=settings.address)
         else:
-            ray.init(address="local", num_cpus=settings.workers, include_dashboard=False)
+            ray.init(
+                address="local",
+                num_cpus=settings.workers,
+                include_dashboard=False,
+                _node_ip_address="127.0.0.1",
+            )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise SettingsError(
             f"The Ray cluster does not answer: {error}",

@@ -65,11 +65,11 @@ def test_a_shard_fails_on_ray_alone_and_as_it_does_here_and_a_killed_worker_is_r
     (on_ray / "corpus" / "c.parquet").write_bytes(b"no parquet")
     whole, marker = engine.make_at, tmp_path / "was killed"
 
-    def dies_once(home, facts, asset, shard, *others):
+    def dies_once(home, settings, facts, asset, shard, *others):
         if shard == "a.jsonl" and not marker.exists():
             marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return whole(home, facts, asset, shard, *others)
+        return whole(home, settings, facts, asset, shard, *others)
 
     monkeypatch.setattr(engine, "make_at", dies_once)
     collect = begin(on_ray)
@@ -88,6 +88,17 @@ def test_a_shard_fails_on_ray_alone_and_as_it_does_here_and_a_killed_worker_is_r
         assert task.facts.recorded["corpus", shard][1] == manifest.fingerprint
         here, _ = tiny_home.make(workspace, "corpus", shard)
         assert here.fingerprint == manifest.fingerprint
+
+
+@needs_ray
+def test_settings_that_change_under_way_are_not_those_of_a_begun_shard(on_ray):
+    collect = begin(on_ray)
+    changed = tiny_home.settings() | {"engine": RAY}
+    changed["corpus"] = {**changed["corpus"], "max_characters": 5}
+    tiny_home.write_settings(on_ray, changed)
+    manifest, _ = collect("a.jsonl")
+    assert manifest.recipe.settings["max_characters"] > 5
+    assert manifest.summary["valid"] > 0
 
 
 def test_an_engine_that_is_not_installed_is_named_with_its_extra(new_home, monkeypatch):
