@@ -50,7 +50,7 @@ lint: .venv/.installed
 	$(VENV)/lint-imports
 
 audit: .venv/.installed
-	$(VENV)/pip-audit --requirement requirements.lock --require-hashes --disable-pip
+	$(VENV)/pip-audit --requirement requirements.lock --require-hashes --disable-pip --strict
 
 licences: .venv/.installed
 	$(VENV)/pip-licenses

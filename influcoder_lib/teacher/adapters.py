@@ -4,6 +4,8 @@ The adapter is never put into the model as modules. A trained one is merged into
 gives the same function, and its factors are kept beside the layer for the gradient.
 """
 
+import json
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,6 +37,9 @@ _VARIANTS = (
     "monteclora_config",
     "kasa_config",
 )
+_MOST_RANK = 1 << 16
+# Without groups, and with few repetitions, no regular expression takes long on a layer's name.
+_PATTERN = re.compile(r"[\w.\-\\^$|]*([*+?][\w.\-\\^$|]*){0,3}")
 _PLAIN_INITS = (True, False, "gaussian", "eva", "orthogonal")
 
 
@@ -83,6 +88,7 @@ def trained_adapter(model: Any, folder: Path) -> list[AdaptedLayer]:
             where=str(folder),
             allowed="a PEFT LoRA folder with adapter_config.json and adapter_model.safetensors",
         )
+    _check_sizes(folder / "adapter_config.json")
     try:
         config = PeftConfig.from_pretrained(str(folder))
         weights = load_peft_weights(str(folder), device="cpu")
@@ -104,10 +110,37 @@ def trained_adapter(model: Any, folder: Path) -> list[AdaptedLayer]:
     return [_merge(name, module, config, weights) for name, module in adapted]
 
 
+def _check_sizes(path: Path) -> None:
+    """Ranks are whole numbers, alphas finite ones, and patterns simple: they are matched as regular
+    expressions, of which some run for ever."""
+    try:
+        config = json.loads(path.read_text())
+        ranks = [config.get("r", 8), *(config.get("rank_pattern") or {}).values()]
+        alphas = [config.get("lora_alpha", 8), *(config.get("alpha_pattern") or {}).values()]
+        patterns = [*(config.get("rank_pattern") or {}), *(config.get("alpha_pattern") or {})]
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"The adapter cannot be read: {error}", where=str(path)) from error
+    odd = [each for each in ranks if type(each) is not int or not 0 < each <= _MOST_RANK]
+    odd += [each for each in alphas if type(each) not in (int, float) or not 0 < each < math.inf]
+    odd += [each for each in patterns if not _PATTERN.fullmatch(each)]
+    if odd:
+        raise ModelError(
+            f"The adapter's settings have {odd[0]!r} where that cannot be.",
+            where=str(path),
+            allowed=f"ranks from 1 to {_MOST_RANK:,}, finite alphas above 0, and patterns without"
+            " groups and with three repetitions at most",
+        )
+
+
 def _merge(name: str, module: nn.Module, config: Any, weights: dict[str, Tensor]) -> AdaptedLayer:
     a = weights[f"base_model.model.{name}.lora_A.weight"].float()
     b = weights[f"base_model.model.{name}.lora_B.weight"].float()
     rank, alpha = _rank_and_alpha(name, config)
+    if len(a) != rank:
+        raise ModelError(
+            f"The adapter's settings give the layer {name} rank {rank}; its weights have {len(a)}.",
+            allowed="settings and weights that were saved together",
+        )
     scale = alpha / (rank**0.5 if config.use_rslora else rank)
     weight: Any = module.weight
     delta = scale * (b @ a)

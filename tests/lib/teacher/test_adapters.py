@@ -133,6 +133,29 @@ def test_a_variant_of_lora_is_an_error_that_names_it(llama, plain, tmp_path, key
     assert "plain LoRA" in text
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [
+        *({"r": value} for value in (0, -1, 10**9, "x", None, True)),
+        *({"lora_alpha": value} for value in (0, "x", float("inf"), float("nan"))),
+        *(
+            {"rank_pattern": value}
+            for value in (3, {"(": 1}, {"((.+)+)+!": 1}, {".*.*.*.*!": 1}, {"q_proj": 0})
+        ),
+        {"alpha_pattern": {"q_proj": float("inf")}},
+    ],
+    ids=str,
+)
+def test_settings_that_cannot_be_are_refused_before_anything_is_read(llama, plain, tmp_path, keys):
+    adapter = changed(plain, tmp_path / "adapter", **keys)
+    assert str(adapter / "adapter_config.json") in problem(llama, adapter)
+
+
+def test_a_rank_that_the_weights_do_not_have_is_an_error_that_names_both(llama, plain, tmp_path):
+    text = problem(llama, changed(plain, tmp_path / "adapter", r=64))
+    assert "rank 64; its weights have 2" in text
+
+
 def test_dora_as_peft_saves_it_is_an_error(llama, tmp_path):
     config = LoraConfig(r=2, target_modules=["q_proj"], use_dora=True)
     text = problem(llama, saved(llama, tmp_path / "adapter", config))
