@@ -1,7 +1,6 @@
 """The records of Dagster and MLflow in PostgreSQL instead of the home: configuration alone."""
 
 import dagster as dg
-import pytest
 import yaml
 
 from influcoder_assets.driver import refresh_home
@@ -29,12 +28,3 @@ def test_a_home_whose_records_are_in_postgresql_works_like_any_other(new_home, m
             assert instance.get_runs(limit=1)[0].status == dg.DagsterRunStatus.SUCCESS
     assert not (new_home / "mlflow.db").exists()
     assert not list(new_home.rglob("*.db"))
-
-
-def test_a_registry_that_does_not_answer_is_named(new_home, monkeypatch):
-    with postgres.server("mlflow") as address:
-        gone = f"{address}/mlflow"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", gone)
-    monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "1")
-    with pytest.raises(Exception, match="refused"):
-        Workspace.open(new_home).registry.champion()

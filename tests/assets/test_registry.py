@@ -4,8 +4,10 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+from mlflow.exceptions import MlflowException
 
 from influcoder_assets.registry import EXPERIMENT, MODEL, Registry
+from influcoder_lib.errors import StoreError
 from tests.assets.conftest import Done
 
 
@@ -170,5 +172,6 @@ def test_the_password_of_a_registry_is_in_no_message(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql+psycopg2://me:secret@127.0.0.1:1/mlflow")
     registry = Registry(tmp_path)
     assert registry.shown_address == "postgresql+psycopg2://me:***@127.0.0.1:1/mlflow"
-    said = registry._unreachable(ValueError(f"no answer from {registry.address}"))
-    assert "secret" not in str(said)
+    with pytest.raises(StoreError, match="does not answer") as caught, registry._reached():
+        raise MlflowException(f"no answer from {registry.address}")
+    assert "secret" not in str(caught.value)
