@@ -19,7 +19,8 @@ import numpy as np
 import polars as pl
 
 from bench import distilling, measure, toxicity
-from bench.distilling import Kept, samples
+from bench.distilling import samples
+from bench.kept import Kept
 from bench.measure import Figure
 from influcoder_lib import metrics, models
 from influcoder_lib.curation.decisions import RuleSettings, calibrate
@@ -36,8 +37,8 @@ def main() -> None:
     references, distil = (toxicity.frame_of(path) for path in (given.references, given.distil))
     known = pl.concat([pool.select("prompt"), references.select("prompt")])
     distil = toxicity.apart(distil, known)
-    usual, _ = distilling.predictors(Kept(given.runs), *toxicity.sides(given, distil))
-    scores = usual[_STUDENT].scores(samples(references), samples(pool)).max(axis=0)
+    usual = distilling.predictors(Kept(given.runs), *toxicity.sides(given, distil))
+    scores = usual[_STUDENT].baseline.scores(samples(references), samples(pool)).max(axis=0)
     measure.show(
         [each for rate in given.rates for each in table(given, pool, scores, rate)], given.json
     )

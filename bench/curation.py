@@ -31,7 +31,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from bench import distilling, measure, toxicity
-from bench.distilling import Kept, samples
+from bench.distilling import samples
+from bench.kept import Kept
 from bench.measure import Figure
 from influcoder_lib import fingerprint, metrics, models
 from influcoder_lib.atomic import write_atomically
@@ -81,13 +82,13 @@ def main() -> None:
     used = pl.concat([pl.concat([each.corpus, each.held_out]) for each in draws])
     known = pl.concat([used.select("prompt"), references.select("prompt")])
     distil = toxicity.apart(distil, known)
-    usual, _ = distilling.predictors(Kept(given.runs), *toxicity.sides(given, distil))
+    usual = distilling.predictors(Kept(given.runs), *toxicity.sides(given, distil))
     chosen = {name: usual[name] for name in _FILTERS}
     queries = samples(references)
     found: dict[str, list[Mapping[str, float]]] = {}
     for draw in draws:
         scores = distilling.scores(chosen, queries, samples(draw.corpus))
-        means = {name: each.mean(axis=0) for name, each in scores.items()}
+        means = {name: each.mean(axis=0) for name, (each, _) in scores.items()}
         for name, kept in filters(draw, means).items():
             found.setdefault(name, []).append(judged(given.runs, draw, name, kept))
     measure.show(list(table(found)), given.json)

@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from bench import measure, toxicity
-from bench.distilling import Kept
+from bench.kept import Kept
 from influcoder_lib import models
 from influcoder_lib.samples import Sample
 from influcoder_lib.teacher import rankings
