@@ -4,6 +4,7 @@ it when a challenger wins."""
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -83,9 +84,8 @@ def champion_encoder(task: Task) -> None:
 
 def champion_vectors(task: Task) -> StoredVectors:
     """The champion, its vectors kept in a row store."""
-    champion, store = task.input("champion_encoder"), task.workspace.store
-    summary, folder = champion.summary, store.place(champion) / "encoder"
-    store.bring((champion, name) for name in champion.files if name.startswith("encoder/"))
+    summary = task.input("champion_encoder").summary
+    folder = partial(task.folder, "champion_encoder", "encoder")
     return stored_vectors(task, str(summary["encoder"]), folder, int(summary["window"]))
 
 

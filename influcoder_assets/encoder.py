@@ -2,10 +2,10 @@
 with what costs less."""
 
 import dataclasses
-import functools
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -173,10 +173,10 @@ def _trained(
 ) -> Distilled:
     settings = task.settings.encoder
     if settings.architecture == "kernel":
-        say = functools.partial(_say_epoch, task, seed, 1)
+        say = partial(_say_epoch, task, seed, 1)
         return distill_kernel(base, train, validation, settings.dimension, say)
     start = static_of(base) if settings.architecture == "static" else base
-    say = functools.partial(_say_epoch, task, seed, settings.epochs)
+    say = partial(_say_epoch, task, seed, settings.epochs)
     return distill(start, train, validation, _recipe(settings), seed, say)
 
 
@@ -197,21 +197,25 @@ def _stored_encoders(task: Task) -> tuple[StoredVectors, Sequence[StoredVectors]
     summary = task.input("influence_encoder").summary
     window = int(summary["window"])
     base = models.check_encoder(task.workspace.encoder_files)
-    seeds = task.folder("influence_encoder") / "seeds"
-    return stored_vectors(task, summary["untrained"], base, window), [
-        stored_vectors(task, encoder, seeds / seed, window)
+    return stored_vectors(task, summary["untrained"], lambda: base, window), [
+        stored_vectors(
+            task, encoder, partial(task.folder, "influence_encoder", f"seeds/{seed}"), window
+        )
         for seed, encoder in summary["encoders"].items()
     ]
 
 
-def stored_vectors(task: Task, encoder: str, folder: Path, window: int) -> StoredVectors:
-    """An encoder with this fingerprint, its vectors kept in a row store."""
+def stored_vectors(
+    task: Task, encoder: str, find: Callable[[], Path], window: int
+) -> StoredVectors:
+    """An encoder with this fingerprint, its vectors kept in a row store. Its folder is looked for,
+    and its bytes verified, only if something has to be embedded."""
     key = fingerprint.of_text(encoder, _EMBEDDING_CODE, FORMAT)
     rows = task.workspace.rows("embeddings", key)
-    return StoredVectors(functools.partial(_load, folder, window), rows, task.say)
+    return StoredVectors(cache(lambda: _load(find(), window)), rows, task.say)
 
 
-@functools.lru_cache(maxsize=2)
+@lru_cache(maxsize=2)
 def _load(folder: Path, window: int) -> InfluenceEncoder:
     return InfluenceEncoder.load(folder, window)
 

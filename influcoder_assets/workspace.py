@@ -114,4 +114,5 @@ class Workspace:
                     recorded[node.name, shard] = (manifest.recipe, manifest.fingerprint)
         self.store.remember()
         failed = {key: recipe for key, (recipe, _) in self.store.failures().items()}
-        return Facts(shards, whole, settings, recorded, failed, by_shard)
+        damaged = frozenset(self.store.damage())
+        return Facts(shards, whole, settings, recorded, failed, by_shard, damaged)

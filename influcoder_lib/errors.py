@@ -35,7 +35,7 @@ class StoreError(InflucoderError):
 
 
 class DamageError(StoreError):
-    """What is stored is not what was stored. It is in force no more, so the plan asks for it."""
+    """What is stored is not what was stored. That is put down, so the plan asks for it anew."""
 
 
 def shown(name: str) -> str:

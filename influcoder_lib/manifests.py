@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from influcoder_lib import fingerprint
 from influcoder_lib.atomic import part_of
-from influcoder_lib.errors import StoreError
+from influcoder_lib.errors import DamageError, StoreError
 
 SCHEMA = 1
 # File systems tell times apart by up to this: what changed so lately may change again unseen.
@@ -93,7 +93,8 @@ class ManifestsInForce:
         """The manifest in force below `ASSET/SHARD`; None where there is none.
 
         Raises:
-            StoreError: it cannot be read, see `read_manifest`.
+            DamageError: it cannot be read; `where` is its path.
+            StoreError: it is of another schema.
         """
         folder = self._root + place
         changed = _changed(folder)
@@ -158,7 +159,8 @@ def read_manifest(path: Path) -> Manifest:
     """The manifest in a file.
 
     Raises:
-        StoreError: it is not readable as one of this schema.
+        DamageError: it cannot be read.
+        StoreError: it is of another schema.
     """
     return _parse(path, path.stat().st_mtime_ns)
 
@@ -190,10 +192,11 @@ def _parse(path: Path, _modified: int) -> Manifest:
             )
         return _of_record(record)
     except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(
+        raise DamageError(
             f"This manifest cannot be read: {error}.",
             where=str(path),
-            fix="delete that file: the artifact before it comes into force",
+            fix="type `influcoder plan --verify`, which sets it aside; what is in force is made"
+            " anew, of a past version the record is lost",
         ) from error
 
 

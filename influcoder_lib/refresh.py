@@ -41,7 +41,8 @@ class Facts:
 
     `recorded` maps (asset, shard) to (recipe, content fingerprint); `failed` maps it to the
     fingerprint of the recipe that failed last. `shard_sources` maps the name of a source that has
-    a part for each shard to the fingerprints of the parts.
+    a part for each shard to the fingerprints of the parts. `damaged` are artifacts whose files are
+    not those that were recorded.
     """
 
     shards: Mapping[str, str]
@@ -50,6 +51,7 @@ class Facts:
     recorded: Mapping[Key, tuple[Recipe, str]]
     failed: Mapping[Key, str]
     shard_sources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    damaged: frozenset[Key] = frozenset()
 
     def source(self, name: str, shard: str | None) -> str:
         """Fingerprint of a source, or of the part of it that concerns the shard."""
@@ -62,7 +64,8 @@ class Facts:
     def after_making(self, key: Key, made: Recipe, content: str) -> "Facts":
         """What is true once an artifact was made from a recipe."""
         failed = {other: recipe for other, recipe in self.failed.items() if other != key}
-        return replace(self, recorded={**self.recorded, key: (made, content)}, failed=failed)
+        recorded = {**self.recorded, key: (made, content)}
+        return replace(self, recorded=recorded, failed=failed, damaged=self.damaged - {key})
 
     def after_failing(self, key: Key, tried: Recipe) -> "Facts":
         """What is true once making an artifact from a recipe has failed."""
@@ -206,7 +209,9 @@ def _step(
     waiting = next((each for each in inputs if each in planned), None)
     made = facts.recorded.get(key)
     difference = "never made"
-    if made is not None:
+    if key in facts.damaged:
+        difference = "its files are damaged"
+    elif made is not None:
         difference = compare(made[0], recipe(node, shard, by_name, facts), node.frozen)
     if not difference and waiting and not node.frozen:
         difference = f"{label(waiting)} is made anew"

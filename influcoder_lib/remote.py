@@ -40,7 +40,7 @@ class Remote(Hashable, Protocol):
     below the data folder."""
 
     def catch_up(self) -> None:
-        """Bring manifests, failures and tombstones here as they are there."""
+        """Bring manifests, failures, damage and tombstones here as they are there."""
 
     def exchange(self, folder: Path) -> None:
         """Files of a folder that only one side has go to the other: none of them ever changes."""
@@ -111,7 +111,7 @@ class Location:
             self._publish_all()
         there = self.stamps("manifests")
         self.fetch(path for path, stamp in there.items() if _size(path) != stamp.bytes)
-        for kind in ("failures", "tombstones"):
+        for kind in ("failures", "damage", "tombstones"):
             there = self.stamps(kind)
             for path in _files_below(self.root / kind) - there.keys():
                 path.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ manifest with the next number, the highest number is the current one, and older 
     ROOT/artifacts/ASSET/SHARD/FINGERPRINT/...     the files
     ROOT/manifests/ASSET/SHARD/000007.json         what they are and what they were made from
     ROOT/failures/ASSET/SHARD.json                 the last failure, until it is made good
+    ROOT/damage/ASSET/SHARD.json                   what is wrong with the files, until made anew
     ROOT/tombstones/SHARD.json                     since when a shard's file is gone
 """
 
@@ -14,7 +15,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -36,12 +37,15 @@ from influcoder_lib.manifests import (
     numbered,
     read_manifest,
 )
+from influcoder_lib.records import Records
 from influcoder_lib.remote import ALONE, Remote
 
 __all__ = ["Draft", "Manifest", "Recipe", "Store"]
 
 
 _WHOLE = "_"
+# A manifest that cannot be read.
+_ASIDE = ".json.unreadable"
 
 
 @dataclass
@@ -63,14 +67,24 @@ class Store:
     def __init__(self, root: Path, remote: Remote = ALONE) -> None:
         self.root = root
         self.remote = remote
+        self._failures = Records(root, "failures", remote)
+        self._damage = Records(root, "damage", remote)
+        self._tombstones = Records(root, "tombstones", remote)
 
     def current(self, asset: str, shard: str | None = None) -> Manifest | None:
         """The manifest in force, or None where nothing was published.
 
+        One that cannot be read is set aside, and put down as damage: the one before it is in force
+        until the artifact is made anew.
+
         Raises:
-            StoreError: the manifest is not readable as one of this schema.
+            StoreError: the manifest is of another schema.
         """
-        return manifests_in_force(self.root).of(f"{asset}/{shard or _WHOLE}")
+        while True:
+            try:
+                return manifests_in_force(self.root).of(_name(asset, shard))
+            except DamageError as error:
+                self._set_aside(Path(error.where), asset, shard, error)
 
     def remember(self) -> None:
         """Keep the manifests in force at hand, in one file, for the next process."""
@@ -117,8 +131,8 @@ class Store:
         """Path of one file of an artifact, its bytes checked against the manifest.
 
         Raises:
-            DamageError: the file is missing, or its bytes are not those that were published. A
-                manifest in force is withdrawn, so that the plan asks for the artifact again.
+            DamageError: the file is missing, or its bytes are not those that were published. It is
+                put down, see `damage`.
         """
         path = self.place(manifest) / name
         problem = _problem(path, manifest.files[name])
@@ -127,15 +141,18 @@ class Store:
             problem = _problem(path, manifest.files[name])
         if problem is None:
             return path
-        fix = "run again: it is then made anew"
-        if manifest != self.current(manifest.asset, manifest.shard):
-            fix = "`influcoder gc` removes files of past versions; a backup may have it"
-        self._withdraw(manifest)
-        raise DamageError(
-            f"{name} of {_label(manifest.asset, manifest.shard)} {problem}",
+        asset, shard = manifest.asset, manifest.shard
+        is_in_force = manifest == self.current(asset, shard)
+        error = DamageError(
+            f"{name} of {_label(asset, shard)} {problem}",
             where=str(path),
-            fix=fix,
+            fix="run again: it is then made anew"
+            if is_in_force
+            else "`influcoder gc` removes files of past versions; a backup may have it",
         )
+        if is_in_force:
+            self._put_down(asset, shard, manifest.number, error)
+        raise error
 
     def folder(self, manifest: Manifest, below: str = "") -> Path:
         """Folder of an artifact, or one below it, every file in it checked as by `path`."""
@@ -163,15 +180,36 @@ class Store:
                 raise
 
     def verify(self, asset: str, shard: str | None = None) -> list[str]:
-        """Look at every byte of an artifact in force; what is wrong with it, in words. One that is
-        damaged is withdrawn, and then the one before it looked at."""
+        """Look at every byte of an artifact in force, and read the manifests of those before it;
+        what is wrong, in words. What is damaged of the one in force is put down, see `damage`, and
+        manifests that cannot be read are set aside.
+
+        Raises:
+            StoreError: a manifest is of another schema.
+        """
         found = []
-        while manifest := self.current(asset, shard):
+        for path in reversed(numbered(self._manifests(asset, shard))):
             try:
-                self.folder(manifest)
-                break
+                read_manifest(path)
             except DamageError as error:
+                self._set_aside(path, asset, shard, error)
                 found.append(str(error))
+        manifest = self.current(asset, shard)
+        try:
+            if manifest is not None:
+                self.folder(manifest)
+        except DamageError as error:
+            found.append(str(error))
+        return found
+
+    def damage(self) -> dict[tuple[str, str | None], str]:
+        """What is wrong with the artifacts in force that were found to be damaged: the plan asks
+        for them, whatever they were made from. What cannot be read of it is none."""
+        found = {}
+        for name, record in self._damage.having("number", "message").items():
+            manifest = self.current(*_key(name))
+            if manifest is not None and f"{manifest.number:06d}" <= record["number"]:
+                found[_key(name)] = record["message"]
         return found
 
     def place(self, manifest: Manifest) -> Path:
@@ -219,41 +257,31 @@ class Store:
 
     def record_failure(self, asset: str, shard: str | None, recipe: Recipe, message: str) -> None:
         """Remember that making this artifact from this recipe failed, and why."""
-        record = {"recipe": recipe.fingerprint, "message": message}
-        self._say(self._failure(asset, shard), record)
+        self._failures.put(_name(asset, shard), recipe=recipe.fingerprint, message=message)
 
     def failures(self) -> dict[tuple[str, str | None], tuple[str, str]]:
-        """Recipe fingerprint and message of every failure that was not made good. A record that
-        cannot be read is none: what failed is tried again."""
-        found: dict[tuple[str, str | None], tuple[str, str]] = {}
-        for path in sorted((self.root / "failures").glob("*/[!.]*.json")):
-            record = _record(path, "recipe", "message")
-            shard = path.name.removesuffix(".json")
-            key = (path.parent.name, None if shard == _WHOLE else shard)
-            if record:
-                found[key] = (record["recipe"], record["message"])
-        return found
+        """Recipe fingerprint and message of every failure that was not made good. What of it cannot
+        be read is tried again."""
+        records = self._failures.having("recipe", "message")
+        return {_key(name): (each["recipe"], each["message"]) for name, each in records.items()}
 
     def forget_failures(self) -> None:
         """Forget all failures, so that what failed is tried again."""
-        for path in (self.root / "failures").glob("*/[!.]*.json"):
-            self._unsay(path)
+        self._failures.drop(self._failures.having("recipe"))
 
     def bury(self, shard: str) -> None:
         """Put up a tombstone: the shard's file is gone; what was made of it stays readable."""
-        self._say(self._tombstone(shard), {"shard": shard, "gone": _now()})
+        self._tombstones.put(shard, shard=shard, gone=_now())
 
     def revive(self, shard: str) -> None:
         """Take the tombstone away: the shard's file is there again."""
-        self._unsay(self._tombstone(shard))
+        self._tombstones.drop([shard])
 
     def tombstones(self) -> dict[str, str]:
-        """Shards whose files are gone, and since when (UTC, ISO 8601). A tombstone that cannot be
-        read is none: the next refresh puts up another."""
-        records = [
-            _record(path, "shard", "gone") for path in (self.root / "tombstones").glob("[!.]*.json")
-        ]
-        return {record["shard"]: record["gone"] for record in records if record}
+        """Shards whose files are gone, and since when (UTC, ISO 8601). In place of a tombstone that
+        cannot be read, the next refresh puts up another."""
+        records = self._tombstones.having("shard", "gone").values()
+        return {record["shard"]: record["gone"] for record in records}
 
     def _commit(
         self, draft: Draft, asset: str, shard: str | None, recipe: Recipe, run_id: str
@@ -288,54 +316,42 @@ class Store:
             run_id=run_id,
         )
         self._number(manifest)
-        self._unsay(self._failure(asset, shard))
+        for records in (self._failures, self._damage):
+            records.drop([_name(asset, shard)])
 
     def _number(self, manifest: Manifest) -> None:
         """Publish a manifest under the next free number; of two at once, each gets its own."""
         folder = self._manifests(manifest.asset, manifest.shard)
-        number = max((int(path.stem) for path in numbered(folder)), default=0) + 1
+        aside = (int(path.name.split(".")[0]) for path in folder.glob(f"*{_ASIDE}"))
+        number = max([0, *aside, *(int(path.stem) for path in numbered(folder))]) + 1
         while not self.remote.create(
             folder / f"{number:06d}.json",
             json.dumps(asdict(replace(manifest, number=number)), indent=1).encode(),
         ):
             number += 1
 
-    def _say(self, path: Path, record: Mapping[str, str]) -> None:
-        write_atomically(path, json.dumps(record).encode())
-        self.remote.send([path])
+    def _put_down(self, asset: str, shard: str | None, number: int, error: DamageError) -> None:
+        """Put down that the version of this number, and so any before it, must not be used."""
+        self._damage.put(_name(asset, shard), number=f"{number:06d}", message=str(error))
 
-    def _unsay(self, path: Path) -> None:
-        if path.is_file():
-            path.unlink(missing_ok=True)
-            self.remote.remove([path])
-
-    def _withdraw(self, manifest: Manifest) -> None:
-        """Take a manifest out of force; it stays beside the others, for whoever wonders."""
-        path = self._manifests(manifest.asset, manifest.shard) / f"{manifest.number:06d}.json"
-        if self.current(manifest.asset, manifest.shard) == manifest:
-            write_atomically(path.with_suffix(".json.damaged"), path.read_bytes())
-            self._unsay(path)
+    def _set_aside(self, path: Path, asset: str, shard: str | None, error: DamageError) -> None:
+        """Have a manifest that cannot be read again from the location, or take it out of the way;
+        it stays beside the others, for whoever wonders, and its number is not given again."""
+        self.remote.fetch([path])
+        with suppress(DamageError):
+            read_manifest(path)
+            return
+        if path == numbered(path.parent)[-1]:
+            self._put_down(asset, shard, int(path.stem), error)
+        with suppress(FileNotFoundError):
+            path.replace(path.with_suffix(_ASIDE))
+        self.remote.remove([path])
 
     def _artifact(self, asset: str, shard: str | None, content: str) -> Path:
         return self.root / "artifacts" / asset / (shard or _WHOLE) / content
 
     def _manifests(self, asset: str, shard: str | None) -> Path:
         return self.root / "manifests" / asset / (shard or _WHOLE)
-
-    def _failure(self, asset: str, shard: str | None) -> Path:
-        return self.root / "failures" / asset / f"{shard or _WHOLE}.json"
-
-    def _tombstone(self, shard: str) -> Path:
-        return self.root / "tombstones" / f"{shard}.json"
-
-
-def _record(path: Path, *names: str) -> dict[str, str]:
-    """A small record with these entries; empty where it is damaged."""
-    try:
-        record = json.loads(path.read_text())
-        return {name: str(record[name]) for name in names}
-    except (ValueError, KeyError, TypeError):
-        return {}
 
 
 def _now() -> str:
@@ -362,3 +378,12 @@ def _problem(path: Path, published: tuple[int, str]) -> str | None:
 
 def _label(asset: str, shard: str | None) -> str:
     return f"{asset}[{shard}]" if shard else asset
+
+
+def _name(asset: str, shard: str | None) -> str:
+    return f"{asset}/{shard or _WHOLE}"
+
+
+def _key(name: str) -> tuple[str, str | None]:
+    asset, shard = name.split("/", 1)
+    return asset, None if shard == _WHOLE else shard

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from influcoder_assets.refresh import redistill_job
 from influcoder_assets.workspace import Workspace
 from influcoder_lib.store import Manifest
 from tests.assets import tiny_home
+from tests.assets.changes import NEW_ROW
 from tests.assets.command import run
-from tests.chaos.undisturbed import ASSETS, Undisturbed, check_same
+from tests.chaos.undisturbed import ASSETS, Undisturbed, check_same, outcome
 
 Harm = Callable[[Path], None]
 
@@ -58,6 +60,54 @@ def test_plan_verify_names_all_damage_and_the_next_refresh_makes_it_good(home, u
     again = tiny_home.refresh(home)
     assert again.failures == []
     assert {asset for asset, _ in again.made} >= harmed.keys()
+    check_same(home, undisturbed.outcome)
+
+
+def test_of_two_frozen_sets_the_damaged_one_is_made_anew_and_the_one_before_it_is_not_used(home):
+    tiny_home.write_rows(home / "corpus" / "new.jsonl", tiny_home.rows("new"))
+    assert tiny_home.refresh(home, redistill_job).failures == []
+    expected, frozen = outcome(home), in_force(home, "distillation_set")
+    flip(Workspace.open(home).store.place(frozen) / "candidates.parquet")
+    said = run("plan", "--verify", "--home", home).output
+    assert "its files are damaged" in said
+    assert tiny_home.refresh(home).failures == []
+    again = in_force(home, "distillation_set")
+    assert (again.fingerprint, again.number) == (frozen.fingerprint, frozen.number + 1)
+    check_same(home, expected)
+
+
+def test_after_damage_a_rollback_still_holds(home):
+    Workspace.open(home).registry.promote("1")
+    assert tiny_home.refresh(home).failures == []
+    assert in_force(home, "champion_encoder").summary["version"] == "1"
+    assert run("rollback", "--to", "untrained", "--home", home).exit_code == 0
+    assert tiny_home.refresh(home).failures == []
+    expected = outcome(home)
+    champion = in_force(home, "champion_encoder")
+    flip(Workspace.open(home).store.place(champion) / "encoder" / "model.safetensors")
+    run("plan", "--verify", "--home", home)
+    assert tiny_home.refresh(home).failures == []
+    assert in_force(home, "champion_encoder").summary["version"] is None
+    check_same(home, expected)
+
+
+def test_nothing_is_embedded_by_an_encoder_in_use_that_is_damaged(home):
+    champion = in_force(home, "champion_encoder")
+    flip(Workspace.open(home).store.place(champion) / "encoder" / "model.safetensors")
+    tiny_home.append_row(home / "corpus" / "a.jsonl", NEW_ROW)
+    first = tiny_home.refresh(home)
+    assert "encoder/model.safetensors of champion_encoder is damaged" in first.failures[0]
+    assert ("corpus_embeddings", "a.jsonl") not in first.made
+    again = tiny_home.refresh(home)
+    assert again.failures == []
+    assert {("champion_encoder", None), ("corpus_embeddings", "a.jsonl")} <= again.made
+    assert tiny_home.plan(home) == []
+
+
+def test_a_manifest_that_cannot_be_read_stops_nothing_and_is_made_good(home, undisturbed):
+    for asset in ASSETS:
+        manifest_files(home, asset)[-1].write_text("{")
+    assert tiny_home.refresh(home).failures == []
     check_same(home, undisturbed.outcome)
 
 

@@ -29,11 +29,13 @@ class World:
     contents: int = 0
     recorded: dict[Key, tuple[Recipe, str]] = field(default_factory=dict)
     failed: dict[Key, str] = field(default_factory=dict)
+    damaged: frozenset[Key] = frozenset()
     made: list[Key] = field(default_factory=list)
 
     def facts(self) -> Facts:
         recorded = {key: value for key, value in self.recorded.items() if self.lives(key)}
-        return Facts(self.shards, self.sources, self.settings, recorded, self.failed)
+        facts = Facts(self.shards, self.sources, self.settings, recorded, self.failed)
+        return replace(facts, damaged=self.damaged)
 
     def lives(self, key: Key) -> bool:
         return key[1] is None or key[1] in self.shards
@@ -65,6 +67,7 @@ class World:
             stored = replace(current, settings=copy.deepcopy(current.settings))
             self.recorded[key] = (stored, self.content(key, current))
             self.failed.pop(key, None)
+            self.damaged -= {key}
 
     def refresh(self) -> list[Key]:
         """Make what is ready, until the plan is empty; what was made."""

@@ -182,6 +182,19 @@ def test_a_recipe_that_failed_is_not_tried_again_until_it_changes(world):
     assert world.failed == {}
 
 
+@pytest.mark.parametrize("key", [("features", "b"), ("frozen", None), ("report", None)])
+def test_what_is_damaged_is_made_anew_and_what_follows_from_it_is_as_before(world, key):
+    world.damaged = frozenset([key])
+    (step, *after) = world.plan()
+    assert ((step.asset, step.shard), step.reason) == (key, "its files are damaged")
+    assert step.ready
+    assert all(each.reason.endswith(" is made anew") for each in after)
+    assert world.refresh() == [key]
+    made = world.facts().recorded[key]
+    facts = replace(world.facts(), damaged=frozenset([key, ("corpus", "a")]))
+    assert facts.after_making(key, *made).damaged == {("corpus", "a")}
+
+
 def test_what_failed_is_waited_for_when_its_inputs_are_made_anew(world):
     world.failing = frozenset({("encoder", None)})
     world.settings["encoder"] = {"epochs": 3}

@@ -161,6 +161,29 @@ def test_a_harmed_file_is_brought_again(machine, harm):
     assert store.path(made, "rows.txt").read_text() == "text"
 
 
+def test_a_manifest_that_cannot_be_read_is_brought_again(machine):
+    store = machine("one")
+    made = publish(store)
+    (store.root / "manifests/corpus/a.jsonl/000001.json").write_text("{")
+    assert store.current(*KEY) == made
+    assert store.damage() == {}
+
+
+def test_a_manifest_that_cannot_be_read_there_either_is_damage_on_every_machine(machine):
+    store = machine("one")
+    past = publish(store)
+    publish(store, "other text")
+    path = store.root / "manifests/corpus/a.jsonl/000002.json"
+    path.write_text("{")
+    store.remote.send([path])
+    for name in ("two", "three"):
+        seen = machine(name)
+        assert seen.current(*KEY) == past
+        assert list(seen.damage()) == [KEY]
+    assert publish(machine("two"), "other text").number == 3
+    assert machine("three").damage() == {}
+
+
 def test_a_file_that_is_damaged_there_is_an_error_here(machine, tmp_path):
     made = publish(machine("one"))
     two = machine("two")

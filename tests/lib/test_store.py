@@ -148,51 +148,108 @@ def shorten(path: Path) -> None:
     ("harm", "problem"),
     [(damage, "is damaged"), (shorten, "is damaged"), (Path.unlink, "is missing")],
 )
-def test_a_harmed_file_is_an_error_and_its_artifact_is_in_force_no_more(data, harm, problem):
+def test_a_harmed_file_is_an_error_and_damage_until_the_artifact_is_made_anew(data, harm, problem):
+    publish(data, "text of before")
     manifest = publish(data)
+    assert data.damage() == {}
     path = data.path(manifest, "rows.txt")
     harm(path)
     with pytest.raises(DamageError, match="run again") as caught:
         data.path(manifest, "rows.txt")
     assert f"rows.txt of corpus[a.jsonl] {problem}" in str(caught.value)
     assert caught.value.where == str(path)
-    with pytest.raises(DamageError, match="gc"):
+    with pytest.raises(DamageError, match=problem):
         data.folder(manifest)
-    assert data.current("corpus", "a.jsonl") is None
+    assert data.damage() == {("corpus", "a.jsonl"): str(caught.value)}
+    assert data.current("corpus", "a.jsonl") == manifest
     assert data.path(publish(data), "rows.txt").read_text() == "text"
+    assert data.damage() == {}
     assert data.path(manifest, "deep/more.txt").read_text() == "more"
 
 
 def test_a_past_artifact_whose_files_are_gone_stays_on_record(data):
     past, present = publish(data), publish(data, "other text")
     (data.place(past) / "rows.txt").unlink()
-    with pytest.raises(DamageError, match="is missing"):
+    with pytest.raises(DamageError, match="is missing") as caught:
         data.path(past, "rows.txt")
+    assert "gc" in caught.value.fix
+    assert data.damage() == {}
     assert data.history("corpus", "a.jsonl") == [past, present]
 
 
-def test_verifying_withdraws_what_is_damaged_and_what_is_damaged_behind_it(data):
-    first, second = publish(data), publish(data, "other text")
+def test_verifying_tells_what_is_damaged_and_leaves_it_in_force(data):
+    publish(data)
+    second = publish(data, "other text")
     assert data.verify("corpus", "a.jsonl") == []
     damage(data.place(second) / "rows.txt")
-    assert len(data.verify("corpus", "a.jsonl")) == 1
-    assert data.current("corpus", "a.jsonl") == first
-    damage(data.place(first) / "rows.txt")
-    assert len(data.verify("corpus", "a.jsonl")) == 1
-    assert data.current("corpus", "a.jsonl") is None
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": 1}'])
-def test_a_damaged_manifest_is_an_error_that_names_it(data, text):
+    for _ in range(2):
+        (said,) = data.verify("corpus", "a.jsonl")
+        assert "rows.txt of corpus[a.jsonl] is damaged" in said
+    assert data.current("corpus", "a.jsonl") == second
+    assert list(data.damage().values()) == [said]
     publish(data)
-    path = next((data.root / "manifests").rglob("*.json"))
-    path.write_text(text)
-    for read in (data.current, data.history, data.require):
-        with pytest.raises(StoreError) as caught:
-            read("corpus", "a.jsonl")
-        assert "This manifest cannot be read" in str(caught.value)
-        assert caught.value.where == str(path)
-        assert "delete that file" in caught.value.fix
+    assert data.verify("corpus", "a.jsonl") == []
+
+
+def test_what_was_published_while_damage_was_found_is_not_damaged(data):
+    manifest = publish(data)
+    path = data.place(manifest) / "rows.txt"
+    damage(path)
+    record = data.root / "damage" / "corpus" / "a.jsonl.json"
+    with pytest.raises(DamageError):
+        data.path(manifest, "rows.txt")
+    late = record.read_bytes()
+    publish(data, "other text")
+    record.write_bytes(late)
+    assert data.damage() == {}
+
+
+UNREADABLE = ["", "{", "[]", "{}", '{"schema": 1}', "\udcff"]
+
+
+@pytest.mark.parametrize("text", UNREADABLE)
+def test_a_manifest_in_force_that_cannot_be_read_is_set_aside_and_damage(data, text):
+    past, present = publish(data), publish(data, "other text")
+    path = data.root / "manifests/corpus/a.jsonl/000002.json"
+    path.write_text(text, errors="surrogateescape")
+    assert data.current("corpus", "a.jsonl") == past
+    assert data.require("corpus", "a.jsonl") == past
+    (said,) = data.damage().values()
+    assert "This manifest cannot be read" in said
+    assert str(path) in said
+    assert data.history("corpus", "a.jsonl") == [past]
+    aside = path.with_name("000002.json.unreadable")
+    assert aside.read_text(errors="surrogateescape") == text
+    again = publish(data, "other text")
+    assert (again.number, again.fingerprint) == (3, present.fingerprint)
+    assert data.damage() == {}
+    assert data.history("corpus", "a.jsonl") == [past, again]
+
+
+def test_if_no_manifest_can_be_read_the_artifact_was_never_made(data):
+    for text in ("text", "other text"):
+        publish(data, text)
+    for path in (data.root / "manifests").rglob("*.json"):
+        path.write_text("{")
+    assert data.current("corpus", "a.jsonl") is None
+    assert data.damage() == {}
+    assert publish(data).number == 3
+
+
+@pytest.mark.parametrize("text", UNREADABLE)
+def test_a_manifest_of_before_that_cannot_be_read_is_an_error_until_it_is_set_aside(data, text):
+    publish(data)
+    present = publish(data, "other text")
+    path = data.root / "manifests/corpus/a.jsonl/000001.json"
+    path.write_text(text, errors="surrogateescape")
+    assert data.current("corpus", "a.jsonl") == present
+    with pytest.raises(DamageError, match="This manifest cannot be read") as caught:
+        data.history("corpus", "a.jsonl")
+    assert caught.value.where == str(path)
+    assert "plan --verify" in caught.value.fix
+    assert data.verify("corpus", "a.jsonl") == [str(caught.value)]
+    assert data.history("corpus", "a.jsonl") == [present]
+    assert data.damage() == {}
 
 
 @pytest.mark.parametrize(
