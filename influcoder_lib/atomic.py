@@ -28,18 +28,25 @@ def part_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.{_MACHINE}-{os.getpid()}-{secrets.token_hex(4)}.part")
 
 
-def sweep(root: Path) -> list[Path]:
-    """Remove what processes of this machine that are gone left half written below a folder.
+def parts(root: Path) -> Iterator[Path]:
+    """All files and folders below a folder that are being written, or were."""
+    return root.rglob(".*.part")
 
-    Nobody else ever looks at it. Returns the paths that were removed.
-    """
-    orphans = [path for path in root.rglob(".*.part") if _is_orphan(path)]
-    for path in orphans:
+
+def orphans(root: Path) -> list[Path]:
+    """Of these, those that processes of this machine left half written which are gone."""
+    return [path for path in parts(root) if _is_orphan(path)]
+
+
+def sweep(root: Path) -> list[Path]:
+    """Remove the orphans, which nobody else ever looks at; returns the paths that were removed."""
+    found = orphans(root)
+    for path in found:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-    return orphans
+    return found
 
 
 def _is_orphan(path: Path) -> bool:

@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from influcoder_lib.remote import Stamp, stamps_below
+from influcoder_lib.atomic import parts
+from influcoder_lib.remote import Stamp, stamps_below, stamps_of
 from influcoder_lib.store import Manifest, Store
 
 _DECISIONS = "filtered_dataset"
@@ -65,7 +66,8 @@ def superseded(
 
 
 def find_garbage(store: Store, days: float, encoders: Collection[str | None]) -> Garbage:
-    """Files of superseded versions, and files of a day or more ago that no manifest names.
+    """Files of superseded versions; and files of a day or more ago that no manifest names, or that
+    somebody, on whichever machine, began to write and did not finish.
 
     Raises:
         StoreError: a manifest cannot be read, or the location does not answer.
@@ -84,7 +86,10 @@ def find_garbage(store: Store, days: float, encoders: Collection[str | None]) ->
             or (place not in named and time.time() - stamp.modified > _ON_ITS_WAY)
         }
 
-    here = needless(stamps_below(store.root / "artifacts") | stamps_below(store.root / "staging"))
+    half_written = stamps_of(
+        path for part in parts(store.root) for path in (part, *part.rglob("*"))
+    )
+    here = needless(stamps_below(store.root / "artifacts") | half_written)
     there = needless(store.remote.stamps("artifacts"))
     removed = {_artifact_of(store.root, path) for path in here.keys() | there.keys()}
     return Garbage(here, there, tuple(made for made in past if store.place(made) in removed))

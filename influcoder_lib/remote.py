@@ -324,7 +324,12 @@ def copied_from(root: Path) -> str | None:
 
 def stamps_below(folder: Path) -> dict[Path, Stamp]:
     """Every file of a local folder, at any depth."""
-    stats = {path: path.stat() for path in folder.rglob("*") if path.is_file()}
+    return stamps_of(folder.rglob("*"))
+
+
+def stamps_of(paths: Iterable[Path]) -> dict[Path, Stamp]:
+    """Those of the paths that are files."""
+    stats = {path: path.stat() for path in paths if path.is_file()}
     return {path: Stamp(stat.st_size, stat.st_mtime) for path, stat in stats.items()}
 
 

@@ -11,6 +11,7 @@ manifest with the next number, the highest number is the current one, and older 
     ROOT/tombstones/SHARD.json                     since when a shard's file is gone
 """
 
+import errno
 import json
 import shutil
 import time
@@ -24,6 +25,7 @@ from influcoder_lib import fingerprint
 from influcoder_lib.atomic import (
     flush,
     not_writable,
+    orphans,
     part_of,
     sweep,
     trouble_of_the_disk,
@@ -247,10 +249,11 @@ class Store:
 
     @contextmanager
     def attended(self) -> Iterator[int]:
-        """A refresh at work. If the one before was killed, what it left half written is removed;
-        gives the number of files and folders that were."""
+        """A refresh at work. If the one before was killed, or whoever made a single artifact, what
+        was left half written is removed; gives the number of files and folders that were."""
         mark = self.root / "unfinished"
-        removed = len(sweep(self.root)) if mark.exists() else 0
+        is_left = mark.exists() or orphans(self.root / "staging")
+        removed = len(sweep(self.root)) if is_left else 0
         write_atomically(mark, b"")
         yield removed
         mark.unlink(missing_ok=True)
@@ -299,10 +302,12 @@ class Store:
             flush(path)
         home = self._artifact(asset, shard, content)
         home.parent.mkdir(parents=True, exist_ok=True)
-        if home.exists():
-            _mend(home, draft.folder, files)
-        else:
+        try:
             draft.folder.rename(home)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            _mend(home, draft.folder, files)
         self.remote.send(home / name for name in files)
         manifest = Manifest(
             asset=asset,

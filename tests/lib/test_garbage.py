@@ -129,7 +129,12 @@ def test_looking_removes_nothing(stores):
 def test_files_of_no_manifest_go_a_day_later(stores, tmp_path):
     store = stores("one")
     publish(store, "now")
-    left = [store.root / "artifacts/corpus/a/0123/rows.txt", store.root / "staging/77/rows.txt"]
+    part = ".{}.00000000-1-00000000.part/rows.txt"
+    left = [
+        store.root / "artifacts/corpus/a/0123/rows.txt",
+        store.root / "rows/embeddings/key" / part.format("vectors"),
+        store.root / "staging" / part.format("corpus"),
+    ]
     for path in left:
         path.parent.mkdir(parents=True)
         path.write_text("left behind")

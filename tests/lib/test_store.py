@@ -1,12 +1,14 @@
 """Artifacts and manifests: published whole or not at all, never overwritten, checked when read."""
 
 import json
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from influcoder_lib import fingerprint, remote, store
+from influcoder_lib import atomic, fingerprint, remote, store
 from influcoder_lib.errors import DamageError, StoreError
 from influcoder_lib.store import Manifest, Recipe, Store
 
@@ -339,6 +341,41 @@ def test_two_that_publish_at_once_both_get_a_number(data, monkeypatch):
     texts = [data.path(each, "rows.txt").read_text() for each in data.history("corpus", "a.jsonl")]
     assert texts == ["fast", "slow"]
     assert [each.number for each in data.history("corpus", "a.jsonl")] == [1, 2]
+
+
+def test_two_that_publish_the_same_at_once_have_one_artifact(data, monkeypatch):
+    with data.publish("corpus", "a.jsonl", RECIPE, "slow") as draft:
+        (draft.folder / "rows.txt").write_text("same")
+        flush = store.flush
+        # The other one publishes just before this one moves its files to where they belong.
+        monkeypatch.setattr(store, "flush", lambda path: publish_first(path))
+
+        def publish_first(path: Path) -> None:
+            monkeypatch.setattr(store, "flush", flush)
+            with data.publish("corpus", "a.jsonl", RECIPE, "fast") as other:
+                (other.folder / "rows.txt").write_text("same")
+            flush(path)
+
+    fast, slow = data.history("corpus", "a.jsonl")
+    assert fast.fingerprint == slow.fingerprint
+    assert data.path(slow, "rows.txt").read_text() == "same"
+    assert list((data.root / "staging").iterdir()) == []
+
+
+@pytest.mark.parametrize("where", ["staging", "rows"])
+def test_what_is_left_half_written_goes_when_the_next_refresh_begins(data, where):
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    mine = atomic.part_of(data.root / where / "x")
+    left = mine.with_name(mine.name.replace(f"-{os.getpid()}-", f"-{gone.pid}-"))
+    left.mkdir(parents=True)
+    with data.attended() as removed:
+        assert removed == (where == "staging")
+    # So it looks after a refresh that was killed.
+    (data.root / "unfinished").touch()
+    with data.attended() as removed:
+        assert removed == (where == "rows")
+    assert not left.exists()
 
 
 def test_a_tombstone_stands_until_the_shard_is_there_again(data):
