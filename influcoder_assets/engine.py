@@ -47,10 +47,15 @@ def start(
         return maker.make
     ray = _connected(workspace.settings.engine)
     task = ray.remote(max_retries=_RETRIES)(make_at)
-    given = ray.put(facts)
     begun = {
         shard: task.remote(
-            workspace.home, workspace.settings, given, asset, shard, run_id, models.threads()
+            workspace.home,
+            workspace.settings,
+            facts.about(shard, maker.MAKERS),
+            asset,
+            shard,
+            run_id,
+            models.threads(),
         )
         for shard in named
     }

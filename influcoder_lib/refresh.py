@@ -6,7 +6,7 @@ plan and nothing else.
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -60,6 +60,19 @@ class Facts:
         if name in self.shard_sources:
             return self.shard_sources[name][str(shard)]
         return self.sources[name]
+
+    def about(self, shard: str, assets: Iterable[str]) -> "Facts":
+        """What of it concerns the making of one shard's artifacts of these assets."""
+        keys = {(asset, each) for asset in assets for each in (None, shard)}
+        return Facts(
+            {shard: self.shards[shard]},
+            self.sources,
+            self.settings,
+            {key: self.recorded[key] for key in keys & self.recorded.keys()},
+            {key: self.failed[key] for key in keys & self.failed.keys()},
+            {name: {shard: parts[shard]} for name, parts in self.shard_sources.items()},
+            self.damaged & keys,
+        )
 
     def after_making(self, key: Key, made: Recipe, content: str) -> "Facts":
         """What is true once an artifact was made from a recipe."""

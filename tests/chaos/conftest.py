@@ -12,16 +12,17 @@ from tests.chaos.undisturbed import Undisturbed
 
 @dataclass(frozen=True)
 class Amount:
-    """Kills of a run, malformed files, and random changes to a home."""
+    """Kills of a run, malformed files, random changes to a home, and restarts of servers."""
 
     kills: int
     files: int
     changes: int
+    restarts: int
 
 
 _AMOUNTS = {
-    "short": Amount(kills=3, files=60, changes=12),
-    "full": Amount(kills=60, files=300, changes=500),
+    "short": Amount(kills=3, files=60, changes=12, restarts=0),
+    "full": Amount(kills=60, files=300, changes=500, restarts=4),
 }
 
 

@@ -280,6 +280,22 @@ def test_a_source_of_which_each_shard_has_a_part_moves_the_shards_concerned(worl
     }
 
 
+def test_of_a_home_s_facts_those_about_one_shard_say_how_to_make_it(world):
+    world.damaged = frozenset([("corpus", "a"), ("corpus", "b")])
+    world.failed = {("scores", "a"): "1", ("scores", "b"): "2", ("report", None): "3"}
+    facts = replace(world.facts(), shard_sources={"queries_of": {"a": "qa", "b": "qb"}})
+    by_name = {node.name: node for node in world.nodes}
+    own = facts.about("b", by_name)
+    for node in world.nodes:
+        if node.sharded:
+            assert recipe(node, "b", by_name, own) == recipe(node, "b", by_name, facts)
+    assert own.shards == {"b": "b1"}
+    assert {shard for _, shard in own.recorded} == {None, "b"}
+    assert own.failed == {("scores", "b"): "2", ("report", None): "3"}
+    assert own.damaged == {("corpus", "b")}
+    assert own.shard_sources == {"queries_of": {"b": "qb"}}
+
+
 def test_steps_with_one_reason_are_one_line_for_people(world):
     world.shards |= {"a": "a2", "b": "b2"}
     found = [(each.asset, each.shards, each.reason) for each in grouped(world.plan())]
