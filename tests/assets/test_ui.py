@@ -1,7 +1,6 @@
 """The UI in a real browser: everything that a user does there, without the command line."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect
 
 from influcoder_assets.maker import current_plan
 from influcoder_assets.workspace import Workspace
@@ -22,12 +21,9 @@ from influcoder_lib.store import Manifest
 from tests.assets import tiny_home
 from tests.assets.changes import NEW_ROW
 from tests.assets.conftest import Done
+from tests.browser import HOSTILE, NEEDS_CHROMIUM, Watched, opened_page
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.timeout(280),
-    pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Debian's chromium"),
-]
+pytestmark = [*NEEDS_CHROMIUM, pytest.mark.timeout(280)]
 LOCATION = "/locations/influcoder_assets.definitions"
 SOON, LATER = 60_000, 180_000
 
@@ -75,15 +71,9 @@ def served(done: Done, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
 
 @pytest.fixture
 def page() -> Iterator[Page]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"),
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
-        opened = browser.new_page(viewport={"width": 1600, "height": 1000})
+    with opened_page() as opened:
         opened.set_default_timeout(SOON)
         yield opened
-        browser.close()
 
 
 def test_a_fresh_home_is_materialised_by_one_click(new_home: Path, page: Page) -> None:
@@ -111,6 +101,30 @@ def test_the_pictures_of_the_report_are_in_its_metadata(served: Served, page: Pa
     pictures = page.locator("img[src^='data:image/png;base64,']")
     pictures.first.wait_for()
     assert pictures.count() >= 2
+
+
+@pytest.fixture
+def hostile(served: Served) -> Served:
+    """The served home, with hostile rows, labels and quarantined rows in it."""
+    everything = " ".join(HOSTILE)
+    row = {"prompt": everything, "response": everything, "label": everything}
+    corpus = served.home / "corpus"
+    tiny_home.write_rows(corpus / "hostile.jsonl", [*tiny_home.rows("hostile"), row])
+    (corpus / "quarantined.jsonl").write_text(f'{{"prompt": {everything}')
+    assert tiny_home.refresh(served.home).failures == []
+    return served
+
+
+def test_hostile_text_does_nothing_in_the_ui(hostile: Served, page: Page) -> None:
+    watched = Watched(page)
+    for asset in ("curation_report", "corpus?view=partitions&partition=hostile.jsonl"):
+        page.goto(f"{hostile.address}/assets/{asset}")
+        for link in page.get_by_text("[Show Markdown]").all()[:2]:
+            link.click()
+            watched.touch_everything()
+            page.keyboard.press("Escape")
+        watched.touch_everything()
+    assert watched.done == []
 
 
 def test_one_shard_is_materialised_by_hand(served: Served, page: Page) -> None:
