@@ -117,13 +117,15 @@ def hostile(served: Served) -> Served:
 
 def test_hostile_text_does_nothing_in_the_ui(hostile: Served, page: Page) -> None:
     watched = Watched(page)
-    for asset in ("curation_report", "corpus?view=partitions&partition=hostile.jsonl"):
-        page.goto(f"{hostile.address}/assets/{asset}")
-        for link in page.get_by_text("[Show Markdown]").all()[:2]:
-            link.click()
-            watched.touch_everything()
-            page.keyboard.press("Escape")
-        watched.touch_everything()
+    page.goto(f"{hostile.address}/assets/corpus?view=partitions&partition=hostile.jsonl")
+    _shown(page, "hostile.jsonl").first.wait_for()
+    watched.touch_everything()
+    page.goto(f"{hostile.address}/assets/curation_report")
+    page.get_by_text("[Show Markdown]").first.click()
+    page.locator("img[src^='data:image/png;base64,']").first.wait_for()
+    watched.touch_everything()
+    shown = (page.text_content("body") or "").replace("\u2060", "")
+    assert "<script>hit()</script>" in shown
     assert watched.done == []
 
 
