@@ -1,6 +1,7 @@
 """The `influcoder` command: what a user types. What it does is in `commands`, by subject."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,8 @@ def ui(
         place = find_home(home)
     command = [sys.executable, "-m", "dagster", "dev", "-m", "influcoder_assets.definitions"]
     variables = {**os.environ, **environment(place)}
+    # Dagster ends its processes by SIGINT, which those that a script starts behind itself ignore.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     raise typer.Exit(subprocess.call([*command, "-h", host, "-p", str(port)], env=variables))
 
 

@@ -42,7 +42,7 @@ class Served:
 
 @contextmanager
 def serving(home: Path) -> Iterator[Served]:
-    """The UI on a home, as `make ui` starts it."""
+    """The UI on a home, as a script that goes on beside it starts it: deaf to SIGINT."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -50,6 +50,7 @@ def serving(home: Path) -> Iterator[Served]:
     server = subprocess.Popen(
         [*command, "--port", str(port)],
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
