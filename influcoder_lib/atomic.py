@@ -34,7 +34,7 @@ def parts(root: Path) -> Iterator[Path]:
 
 
 def orphans(root: Path) -> list[Path]:
-    """Of these, those that processes of this machine left half written which are gone."""
+    """What processes of this machine that are gone left half written below a folder."""
     return [path for path in parts(root) if _is_orphan(path)]
 
 

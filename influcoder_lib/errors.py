@@ -35,7 +35,7 @@ class StoreError(InflucoderError):
 
 
 class DamageError(StoreError):
-    """What is stored is not what was stored. That is put down, so the plan asks for it anew."""
+    """What is stored is not what was stored. That is recorded, so the plan asks for it anew."""
 
 
 def shown(name: str) -> str:

@@ -76,7 +76,7 @@ class Store:
     def current(self, asset: str, shard: str | None = None) -> Manifest | None:
         """The manifest in force, or None where nothing was published.
 
-        One that cannot be read is set aside, and put down as damage: the one before it is in force
+        One that cannot be read is set aside, and recorded as damage: the one before it is in force
         until the artifact is made anew.
 
         Raises:
@@ -133,8 +133,8 @@ class Store:
         """Path of one file of an artifact, its bytes checked against the manifest.
 
         Raises:
-            DamageError: the file is missing, or its bytes are not those that were published. It is
-                put down, see `damage`.
+            DamageError: the file is missing, or its bytes are not those that were published. That
+                is recorded, see `damage`.
         """
         path = self.place(manifest) / name
         problem = _problem(path, manifest.files[name])
@@ -153,7 +153,7 @@ class Store:
             else "`influcoder gc` removes files of past versions; a backup may have it",
         )
         if is_in_force:
-            self._put_down(asset, shard, manifest.number, error)
+            self._record_damage(asset, shard, manifest.number, error)
         raise error
 
     def folder(self, manifest: Manifest, below: str = "") -> Path:
@@ -183,7 +183,7 @@ class Store:
 
     def verify(self, asset: str, shard: str | None = None) -> list[str]:
         """Look at every byte of an artifact in force, and read the manifests of those before it;
-        what is wrong, in words. What is damaged of the one in force is put down, see `damage`, and
+        what is wrong, in words. What is damaged of the one in force is recorded, see `damage`, and
         manifests that cannot be read are set aside.
 
         Raises:
@@ -206,7 +206,11 @@ class Store:
 
     def damage(self) -> dict[tuple[str, str | None], str]:
         """What is wrong with the artifacts in force that were found to be damaged: the plan asks
-        for them, whatever they were made from. What cannot be read of it is none."""
+        for them, whatever they were made from. What cannot be read of it is none.
+
+        Raises:
+            StoreError: a manifest is of another schema.
+        """
         found = {}
         for name, record in self._damage.having("number", "message").items():
             manifest = self.current(*_key(name))
@@ -335,19 +339,22 @@ class Store:
         ):
             number += 1
 
-    def _put_down(self, asset: str, shard: str | None, number: int, error: DamageError) -> None:
-        """Put down that the version of this number, and so any before it, must not be used."""
+    def _record_damage(
+        self, asset: str, shard: str | None, number: int, error: DamageError
+    ) -> None:
+        """Record that the version of this number, and so any before it, must not be used."""
         self._damage.put(_name(asset, shard), number=f"{number:06d}", message=str(error))
 
     def _set_aside(self, path: Path, asset: str, shard: str | None, error: DamageError) -> None:
         """Have a manifest that cannot be read again from the location, or take it out of the way;
         it stays beside the others, for whoever wonders, and its number is not given again."""
         self.remote.fetch([path])
-        with suppress(DamageError):
+        # Another process may be faster.
+        with suppress(DamageError, FileNotFoundError):
             read_manifest(path)
             return
-        if path == numbered(path.parent)[-1]:
-            self._put_down(asset, shard, int(path.stem), error)
+        if all(other <= path for other in numbered(path.parent)):
+            self._record_damage(asset, shard, int(path.stem), error)
         with suppress(FileNotFoundError):
             path.replace(path.with_suffix(_ASIDE))
         self.remote.remove([path])

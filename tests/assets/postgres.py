@@ -3,7 +3,6 @@
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +12,8 @@ from typing import Any
 
 import psycopg2
 import pytest
+
+from tests.services import free_port
 
 _PLACES = "/usr/lib/postgresql/*/bin/initdb", "/usr/local/pgsql/bin/initdb"
 
@@ -31,7 +32,7 @@ def server(*databases: str) -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="postgres-", dir="/tmp"))
     if who:
         os.chown(folder, who["user"], who["group"])
-    port = _free_port()
+    port = free_port()
     control = [str(programs / "pg_ctl"), "-D", str(folder / "data"), "-w"]
     options = f"-p {port} -h 127.0.0.1 -k {folder}"
     quiet: dict[str, Any] = {"check": True, "stdout": subprocess.DEVNULL, "cwd": folder, **who}
@@ -79,9 +80,3 @@ def _programs() -> Path | None:
 def _servant() -> pwd.struct_passwd:
     names = {each.pw_name: each for each in pwd.getpwall()}
     return names.get("postgres") or names["nobody"]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -149,6 +149,25 @@ def test_without_the_alias_the_untrained_encoder_is_in_use(refreshed_home, chang
     check_refresh(refreshed_home, set())
 
 
+def test_after_damage_a_rollback_still_holds(refreshed_home, change_settings, win):
+    """The challenger that was rolled back would win again if it were judged again."""
+    change_settings(refreshed_home, "encoder.learning_rate", 2e-3)
+    tiny_home.refresh(refreshed_home)
+    workspace = Workspace.open(refreshed_home)
+    assert workspace.registry.champion() == "2"
+    workspace.registry.demote()
+    tiny_home.refresh(refreshed_home)
+    store = Workspace.open(refreshed_home).store
+    before = store.require("champion_encoder")
+    (store.place(before) / "encoder" / "model.safetensors").unlink()
+    assert len(store.verify("champion_encoder")) == 1
+    assert tiny_home.refresh(refreshed_home).failures == []
+    again = Workspace.open(refreshed_home)
+    made = again.store.require("champion_encoder")
+    assert (made.number, made.summary["version"]) == (before.number + 1, None)
+    assert again.registry.champion() is None
+
+
 def test_an_alias_on_a_version_that_is_not_of_this_home_is_an_error_that_says_so(refreshed_home):
     registry = Workspace.open(refreshed_home).registry
     run = registry.client.search_model_versions("name='influence-encoder'")[0].run_id

@@ -1,12 +1,6 @@
 """The UI in a real browser: everything that a user does there, without the command line."""
 
-import os
-import signal
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +12,7 @@ from playwright.sync_api import Locator, Page, expect
 from influcoder_assets.maker import current_plan
 from influcoder_assets.workspace import Workspace
 from influcoder_lib.store import Manifest
+from tests import services
 from tests.assets import tiny_home
 from tests.assets.changes import NEW_ROW
 from tests.assets.conftest import Done
@@ -42,24 +37,10 @@ class Served:
 
 @contextmanager
 def serving(home: Path) -> Iterator[Served]:
-    """The UI on a home, as a script that goes on beside it starts it: deaf to SIGINT."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "influcoder_assets.cli", "ui", "--home", str(home)]
-    server = subprocess.Popen(
-        [*command, "--port", str(port)],
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        _wait_for(f"http://127.0.0.1:{port}/server_info", seconds=120)
+    """The UI on a home, as `make ui` starts it."""
+    port = services.free_port()
+    with services.server(*services.dagster(home, port), services.stop):
         yield Served(home, f"http://127.0.0.1:{port}")
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(timeout=90)
 
 
 @pytest.fixture(scope="module")
@@ -185,14 +166,3 @@ def _reload_until(page: Page, is_so: Callable[[], bool], seconds: float) -> None
         page.wait_for_timeout(3000)
         page.reload()
         page.wait_for_timeout(2000)
-
-
-def _wait_for(url: str, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            urllib.request.urlopen(url, timeout=2).close()
-            return
-        except OSError:
-            time.sleep(1)
-    raise TimeoutError(url)

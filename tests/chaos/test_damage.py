@@ -76,21 +76,6 @@ def test_of_two_frozen_sets_the_damaged_one_is_made_anew_and_the_one_before_it_i
     check_same(home, expected)
 
 
-def test_after_damage_a_rollback_still_holds(home):
-    Workspace.open(home).registry.promote("1")
-    assert tiny_home.refresh(home).failures == []
-    assert in_force(home, "champion_encoder").summary["version"] == "1"
-    assert run("rollback", "--to", "untrained", "--home", home).exit_code == 0
-    assert tiny_home.refresh(home).failures == []
-    expected = outcome(home)
-    champion = in_force(home, "champion_encoder")
-    flip(Workspace.open(home).store.place(champion) / "encoder" / "model.safetensors")
-    run("plan", "--verify", "--home", home)
-    assert tiny_home.refresh(home).failures == []
-    assert in_force(home, "champion_encoder").summary["version"] is None
-    check_same(home, expected)
-
-
 def test_nothing_is_embedded_by_an_encoder_in_use_that_is_damaged(home):
     champion = in_force(home, "champion_encoder")
     flip(Workspace.open(home).store.place(champion) / "encoder" / "model.safetensors")

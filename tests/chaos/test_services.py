@@ -9,11 +9,12 @@ import dagster as dg
 import pytest
 
 from influcoder_assets.driver import refresh_home
+from tests import services
 from tests.assets import tiny_home
 from tests.assets.changes import interrupt
-from tests.chaos import services
 from tests.chaos.conftest import Amount
 from tests.chaos.undisturbed import check_same
+from tests.services import kill, server
 
 
 def needs_restarts(amount: Amount) -> None:
@@ -29,13 +30,13 @@ def test_an_mlflow_server_gone_in_the_middle_of_a_run_is_named_and_the_next_run_
     monkeypatch.setenv("DAGSTER_HOME", str(new_home))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    with services.server(command, address) as mlflow, monkeypatch.context() as patch:
-        interrupt(patch, "teacher_rankings", None, lambda: services.kill(mlflow))
+    with server(command, address, kill) as mlflow, monkeypatch.context() as patch:
+        interrupt(patch, "teacher_rankings", None, lambda: kill(mlflow))
         said = "\n".join(refresh_home(new_home))
     assert "influence_encoder: The MLflow registry does not answer: " in said
     assert address in said
     assert "Traceback" not in said
-    with services.server(command, address):
+    with server(command, address, kill):
         assert refresh_home(new_home) == []
         check_same(new_home, undisturbed.outcome)
     assert not (new_home / "mlflow.db").exists()
@@ -51,13 +52,13 @@ def test_dagster_killed_with_its_daemon_and_run_goes_on_where_it_was_when_it_is_
     command, url = services.dagster(new_home, port)
     for restart in range(amount.restarts):
         before = made(new_home)
-        with services.server(command, url):
+        with server(command, url, kill):
             if restart == 0:
                 services.switch_on(port, "refresh_sensor")
             wait_until(functools.partial(has_more_than, new_home, before), seconds=300)
         say(f"killed after {made(new_home)} artifacts, {before} before")
     assert tiny_home.plan(new_home) != []
-    with services.server(command, url):
+    with server(command, url, kill):
         wait_until(lambda: tiny_home.plan(new_home) == [], seconds=600)
         wait_until(lambda: not unfinished(new_home), seconds=120)
     check_same(new_home, undisturbed.outcome)

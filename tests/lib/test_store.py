@@ -344,17 +344,18 @@ def test_two_that_publish_at_once_both_get_a_number(data, monkeypatch):
 
 
 def test_two_that_publish_the_same_at_once_have_one_artifact(data, monkeypatch):
+    rename = Path.rename
+
+    def publish_first(path: Path, home: Path) -> Path:
+        monkeypatch.setattr(Path, "rename", rename)
+        with data.publish("corpus", "a.jsonl", RECIPE, "fast") as other:
+            (other.folder / "rows.txt").write_text("same")
+        return rename(path, home)
+
     with data.publish("corpus", "a.jsonl", RECIPE, "slow") as draft:
         (draft.folder / "rows.txt").write_text("same")
-        flush = store.flush
-        # The other one publishes just before this one moves its files to where they belong.
-        monkeypatch.setattr(store, "flush", lambda path: publish_first(path))
-
-        def publish_first(path: Path) -> None:
-            monkeypatch.setattr(store, "flush", flush)
-            with data.publish("corpus", "a.jsonl", RECIPE, "fast") as other:
-                (other.folder / "rows.txt").write_text("same")
-            flush(path)
+        # The other one publishes at the very instant at which this one moves its files.
+        monkeypatch.setattr(Path, "rename", publish_first)
 
     fast, slow = data.history("corpus", "a.jsonl")
     assert fast.fingerprint == slow.fingerprint

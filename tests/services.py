@@ -1,4 +1,4 @@
-"""Servers as processes of their own, on loopback, which can be killed."""
+"""Servers as processes of their own, on loopback, which are stopped or killed."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,19 +20,33 @@ def free_port() -> int:
 
 
 @contextmanager
-def server(command: list[str], url: str, seconds: float = 120) -> Iterator[subprocess.Popen[bytes]]:
-    """A server and its children, once it answers at `url`; killed in the end if it still lives."""
+def server(
+    command: list[str], url: str, end: Callable[[subprocess.Popen[bytes]], None]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A server and its children, once it answers at `url`, started as by a script that goes on
+    beside it: deaf to SIGINT. `end` is `stop` or `kill`."""
     process = subprocess.Popen(
         [sys.executable, "-m", *command],
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
-        _wait_for(url, seconds)
+        _wait_for(url, seconds=120)
         yield process
     finally:
-        kill(process)
+        end(process)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask a server and its children to end, and wait until it has.
+
+    Raises:
+        subprocess.TimeoutExpired: it still lives after 90 seconds.
+    """
+    os.killpg(process.pid, signal.SIGTERM)
+    process.wait(timeout=90)
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
