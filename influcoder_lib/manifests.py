@@ -20,6 +20,8 @@ from influcoder_lib.atomic import part_of
 from influcoder_lib.errors import DamageError, StoreError
 
 SCHEMA = 1
+# In place of `.json`, the end of the name of a manifest that cannot be read and was set aside.
+ASIDE = ".json.unreadable"
 # File systems tell times apart by up to this: what changed so lately may change again unseen.
 _SETTLED_NS = 2 * 10**9
 
@@ -171,6 +173,12 @@ def numbered(folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if path.stem.isdigit())
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def next_number(folder: Path) -> int:
+    """The number after all that were given in a folder, also to manifests that were set aside."""
+    aside = (int(path.name.removesuffix(ASIDE)) for path in folder.glob(f"*{ASIDE}"))
+    return max([0, *aside, *(int(path.stem) for path in numbered(folder))]) + 1
 
 
 @functools.lru_cache(maxsize=1 << 12)

@@ -33,9 +33,11 @@ from influcoder_lib.atomic import (
 )
 from influcoder_lib.errors import DamageError, InflucoderError, StoreError
 from influcoder_lib.manifests import (
+    ASIDE,
     Manifest,
     Recipe,
     manifests_in_force,
+    next_number,
     numbered,
     read_manifest,
 )
@@ -46,8 +48,6 @@ __all__ = ["Draft", "Manifest", "Recipe", "Store"]
 
 
 _WHOLE = "_"
-# A manifest that cannot be read.
-_ASIDE = ".json.unreadable"
 
 
 @dataclass
@@ -331,8 +331,7 @@ class Store:
     def _number(self, manifest: Manifest) -> None:
         """Publish a manifest under the next free number; of two at once, each gets its own."""
         folder = self._manifests(manifest.asset, manifest.shard)
-        aside = (int(path.name.split(".")[0]) for path in folder.glob(f"*{_ASIDE}"))
-        number = max([0, *aside, *(int(path.stem) for path in numbered(folder))]) + 1
+        number = next_number(folder)
         while not self.remote.create(
             folder / f"{number:06d}.json",
             json.dumps(asdict(replace(manifest, number=number)), indent=1).encode(),
@@ -356,7 +355,7 @@ class Store:
         if all(other <= path for other in numbered(path.parent)):
             self._record_damage(asset, shard, int(path.stem), error)
         with suppress(FileNotFoundError):
-            path.replace(path.with_suffix(_ASIDE))
+            path.replace(path.with_suffix(ASIDE))
         self.remote.remove([path])
 
     def _artifact(self, asset: str, shard: str | None, content: str) -> Path:

@@ -308,16 +308,6 @@ def test_a_failure_is_on_record_until_it_is_made_good(data):
     assert data.failures() == {}
 
 
-def test_a_record_that_is_damaged_is_none(data):
-    data.record_failure("corpus", "a.jsonl", RECIPE, "it was bad")
-    data.bury("b.jsonl")
-    for content in ("", "{", "[]", '{"recipe": "1"}', "\0"):
-        for path in (*data.root.glob("failures/*/*.json"), *data.root.glob("tombstones/*.json")):
-            path.write_text(content)
-        assert data.failures() == {}
-        assert data.tombstones() == {}
-
-
 def test_what_the_making_settled_is_in_the_recipe(data):
     with data.publish("corpus", "a.jsonl", RECIPE, "run") as draft:
         draft.settled["source:alias"] = "after"
@@ -328,13 +318,13 @@ def test_what_the_making_settled_is_in_the_recipe(data):
 def test_two_that_publish_at_once_both_get_a_number(data, monkeypatch):
     with data.publish("corpus", "a.jsonl", RECIPE, "slow") as draft:
         (draft.folder / "rows.txt").write_text("slow")
-        numbered = store.numbered
+        next_number = store.next_number
         # The other one publishes just after this one has looked for a free number.
-        monkeypatch.setattr(store, "numbered", lambda folder: publish_first(folder))
+        monkeypatch.setattr(store, "next_number", lambda folder: publish_first(folder))
 
-        def publish_first(folder: Path) -> list[Path]:
-            monkeypatch.setattr(store, "numbered", numbered)
-            free = numbered(folder)
+        def publish_first(folder: Path) -> int:
+            monkeypatch.setattr(store, "next_number", next_number)
+            free = next_number(folder)
             publish(data, "fast")
             return free
 
