@@ -38,6 +38,7 @@ from influcoder_lib import fingerprint, metrics, models
 from influcoder_lib.atomic import write_atomically
 from influcoder_lib.budget import batches
 from influcoder_lib.models import TargetModel
+from influcoder_lib.precision import computing_in
 from influcoder_lib.samples import Sample
 from influcoder_lib.teacher.tokens import Span, SpanEncoder
 from influcoder_lib.teacher.warmup import WarmupSettings, warm_up
@@ -163,7 +164,7 @@ def _kept_losses(runs: Path, draw: Draw, corpus: list[Sample]) -> np.ndarray:
     )
     path = runs / "curation" / f"{key}.json"
     if not path.is_file():
-        target = models.load_target(models.unpack(files, runs / "models"), "bfloat16")
+        target = models.load_target(models.unpack(files, runs / "models"), "auto")
         if corpus:
             how = WarmupSettings(
                 seed=draw.seed,
@@ -197,7 +198,7 @@ def _batch_losses(target: TargetModel, spans: Sequence[Span]) -> Tensor:
         start = max(1, span.loss_start)
         targets[row, start - 1 : len(span.ids) - 1] = torch.tensor(span.ids[start:])
     # Padding is on the right, where a causal decoder lets nothing flow back.
-    with torch.autocast(target.model.device.type, torch.bfloat16):
+    with computing_in(target.dtype, target.model.device):
         logits = target.model(input_ids=ids, use_cache=False).logits
     each = functional.cross_entropy(
         logits.flatten(0, 1).float(), targets.flatten(), reduction="none", ignore_index=_IGNORED

@@ -27,7 +27,7 @@ from influcoder_lib.teacher.engine import (
 )
 from influcoder_lib.teacher.gradients import GradientFeatures
 
-TEACHER = TeacherSettings("bfloat16", 512, 768, 16, 0, None, 8192, 0)
+TEACHER = TeacherSettings("auto", 512, 768, 16, 0, None, 8192, 0)
 # LESS warms up on so many of the candidates.
 _WARMUP = 100
 _WARMUP_SETTINGS = warmup.WarmupSettings()

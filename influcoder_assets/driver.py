@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from influcoder_assets.encoder import training_seeds
+from influcoder_assets.lock import open_instance
 from influcoder_assets.refresh import refresh_job
 from influcoder_assets.resources import HomeResource, resources_of
 from influcoder_assets.workspace import Workspace
@@ -28,7 +29,7 @@ def refresh_home(home: Path, job: dg.JobDefinition = refresh_job) -> list[str]:
 
     Returns what failed, in words; empty when everything was made.
     """
-    with dg.DagsterInstance.get() as instance:
+    with open_instance(home) as instance:
         result = job.execute_in_process(
             instance=instance,
             resources=resources_of(HomeResource(path=str(home))),

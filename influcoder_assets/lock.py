@@ -1,4 +1,5 @@
-"""One refresh of a home at a time, and telling a run that is at work from one that was killed.
+"""What only one process does to a home at a time, and telling a run that is at work from one that
+was killed.
 
 The operating system takes a file lock from a process that dies, so the lock tells the truth where
 Dagster's record of a killed run says "started" for ever.
@@ -6,10 +7,12 @@ Dagster's record of a killed run says "started" for ever.
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import dagster as dg
 from filelock import FileLock, Timeout
 
+from influcoder_assets.storage import data_folder
 from influcoder_assets.workspace import Workspace
 
 # A run has the lock within seconds of its start; after this long without it, its process is gone.
@@ -50,7 +53,19 @@ def is_held(lock: FileLock) -> bool:
 
 def lock_of(workspace: Workspace) -> FileLock:
     """The lock of a home; nobody holds it yet through this object."""
-    path = workspace.data / "refresh.lock"
+    return _lock(workspace.data / "refresh.lock")
+
+
+def open_instance(home: Path) -> dg.DagsterInstance:
+    """Dagster's records, those of DAGSTER_HOME, opened by one process on this home at a time.
+
+    Two that open new records at the same instant create the same tables, and one of them fails.
+    """
+    with _lock(data_folder(home) / "dagster.lock"):
+        return dg.DagsterInstance.get()
+
+
+def _lock(path: Path) -> FileLock:
     path.parent.mkdir(parents=True, exist_ok=True)
     # A run may end in another thread than it began in.
     return FileLock(path, thread_local=False)

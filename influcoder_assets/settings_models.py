@@ -90,8 +90,10 @@ class TargetModelSettings(Section):
         description="Causal language model.",
         json_schema_extra={"allowed": "a packaged model's name, a folder, or a hub name"},
     )
-    dtype: Literal["bfloat16", "float32"] = Field(
-        default="bfloat16", description="Number format that the model runs in."
+    dtype: Literal["auto", "bfloat16", "float32"] = Field(
+        default="auto",
+        description="Number format of matrix products; auto is bfloat16 where the machine has it"
+        " and float32 elsewhere.",
     )
     window: int = Field(
         default=512,
@@ -201,7 +203,8 @@ class EncoderSettings(Section):
     recipe: Literal["reference", "lean"] = Field(
         default="lean",
         description="How a transformer or static encoder is trained, with the keys below; reference"
-        " is the published recipe, lean the same without dropout and in bfloat16.",
+        " is the published recipe, lean the same without dropout and in bfloat16 where the machine"
+        " has it.",
     )
     seeds: tuple[Seed, ...] = Field(
         default=(0, 1, 2),

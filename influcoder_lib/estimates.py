@@ -15,6 +15,7 @@ import torch
 from safetensors import safe_open
 
 from influcoder_lib.models import ModelFiles
+from influcoder_lib.precision import Precision, dtype_of
 from influcoder_lib.refresh import Step
 
 _CHARACTERS_PER_TOKEN = 4
@@ -23,6 +24,9 @@ _GIB = 2**30
 _BASE_GIB = 1.2
 # Bytes that one token keeps alive until its backward, a parameter of the model.
 _ACTIVATIONS = 8e-3
+_CPU = torch.device("cpu")
+# What an encoder computes in (`InfluenceEncoder`).
+_ENCODERS: Precision = "auto"
 # Share of the machine's matmul rate that each kind of work reaches.
 _EFFICIENCY = {"gradients": 0.4, "training": 0.4, "embedding": 0.4}
 
@@ -39,7 +43,7 @@ class Workload:
     characters: float
     target: ModelFiles
     encoder: ModelFiles
-    dtype: str
+    dtype: Precision
     window: int
     encoder_window: int
     candidates_per_shard: int
@@ -65,7 +69,7 @@ class Estimate:
 
 def estimate(steps: Sequence[Step], load: Workload) -> list[Estimate]:
     """Expected cost of every asset in the plan, in the plan's order; good to a factor of two."""
-    rates = {"float32": matmul_rate(torch.float32), "bfloat16": matmul_rate(torch.bfloat16)}
+    rates = {precision: matmul_rate(precision) for precision in (load.dtype, _ENCODERS)}
     counts: dict[str, int] = {}
     for step in steps:
         counts[step.asset] = counts.get(step.asset, 0) + 1
@@ -75,9 +79,9 @@ def estimate(steps: Sequence[Step], load: Workload) -> list[Estimate]:
     ]
 
 
-def matmul_rate(dtype: torch.dtype) -> float:
-    """Floating-point operations a second of a 1024 x 1024 matrix product on this machine."""
-    left = torch.ones(1024, 1024, dtype=dtype)
+def matmul_rate(precision: Precision) -> float:
+    """Floating-point operations a second of a 1024 x 1024 matrix product on this machine's CPU."""
+    left = torch.ones(1024, 1024, dtype=dtype_of(precision, _CPU))
     left @ left
     begin, rounds = time.perf_counter(), 0
     while time.perf_counter() - begin < 0.1:
@@ -124,13 +128,13 @@ def parameters(files: ModelFiles) -> float:
     return total
 
 
-def _seconds(asset: str, count: int, load: Workload, rates: dict[str, float]) -> float:
+def _seconds(asset: str, count: int, load: Workload, rates: dict[Precision, float]) -> float:
     tokens = min(load.characters / _CHARACTERS_PER_TOKEN + 10, load.window)
     encoder_tokens = min(tokens, load.encoder_window)
     gradient = 4 * parameters(load.target) * tokens
     gradient /= rates[load.dtype] * _EFFICIENCY["gradients"]
     # About half of a small encoder's parameters are its token table, which costs nothing.
-    pass_cost = 2 * 0.5 * parameters(load.encoder) * encoder_tokens / rates["bfloat16"]
+    pass_cost = 2 * 0.5 * parameters(load.encoder) * encoder_tokens / rates[_ENCODERS]
     embedding = pass_cost / _EFFICIENCY["embedding"]
     candidates = load.candidates_per_shard * load.shards
     corpus = load.rows_per_shard * load.shards
@@ -148,7 +152,7 @@ def _seconds(asset: str, count: int, load: Workload, rates: dict[str, float]) ->
 
 
 def _gib(asset: str, load: Workload) -> float:
-    width = {"float32": 4, "bfloat16": 2}[load.dtype]
+    width = dtype_of(load.dtype, _CPU).itemsize
     if asset in ("gradient_projections", "distillation_set") or (
         asset == "target_adapter" and load.trained_on
     ):

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -24,10 +24,11 @@ from transformers.utils import logging as transformers_logging
 from influcoder_lib import fingerprint
 from influcoder_lib.atomic import part_of
 from influcoder_lib.errors import ModelError
+from influcoder_lib.precision import Precision, dtype_of, has_bfloat16
 from influcoder_lib.weights import check_weights
 
-Dtype = Literal["float32", "bfloat16"]
-_TORCH_DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_log = logging.getLogger(__name__)
+
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
 _HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
 _ENCODER_MODULES = {"Transformer", "Pooling", "Normalize", "Dense", "StaticEmbedding"}
@@ -156,14 +157,14 @@ def unpack(files: ModelFiles, cache: Path) -> Path:
     return folder
 
 
-def load_target(folder: Path, dtype: Dtype) -> TargetModel:
+def load_target(folder: Path, precision: Precision) -> TargetModel:
     """Load a decoder for gradients: evaluation mode, frozen weights, on the GPU if there is one.
 
     Raises:
         ModelError: the folder holds no causal language model that transformers knows, or not all
             of its weights.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
@@ -187,9 +188,15 @@ def load_target(folder: Path, dtype: Dtype) -> TargetModel:
             allowed="the complete weights of the architecture that config.json names",
         )
     model.requires_grad_(False)
-    if dtype == "bfloat16":
+    dtype = dtype_of(precision, device)
+    if dtype == torch.bfloat16:
+        if not has_bfloat16(device):
+            _log.warning(
+                "This machine has no bfloat16: it computes float32 many times faster. The setting"
+                " `target_model.dtype: auto` takes what a machine is quick in."
+            )
         _narrow(model)
-    return TargetModel(model.eval().to(device), tokenizer, _TORCH_DTYPES[dtype])
+    return TargetModel(model.eval().to(device), tokenizer, dtype)
 
 
 def _narrow(model: Any) -> None:

@@ -8,7 +8,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,12 +19,11 @@ from sentence_transformers.util import batch_to_device
 from influcoder_lib import fingerprint
 from influcoder_lib.budget import TokenBudget, batches
 from influcoder_lib.errors import StoreError
+from influcoder_lib.precision import Precision, computing_in, dtype_of
 from influcoder_lib.samples import Sample
 from influcoder_lib.student.folder import open_model
 from influcoder_lib.student.head import KernelHead, Role
 from influcoder_lib.student.reading import Batch, reader_of
-
-Precision = Literal["float32", "bfloat16"]
 
 _BATCH_TOKENS = 2048
 _WINDOW = "encoder.window"
@@ -45,7 +44,7 @@ class InfluenceEncoder:
         self,
         model: SentenceTransformer,
         window: int | None = None,
-        precision: Precision = "bfloat16",
+        precision: Precision = "auto",
     ) -> None:
         """Wrap a model; without a window it keeps its own."""
         self.model = model
@@ -54,9 +53,7 @@ class InfluenceEncoder:
         self._budget = TokenBudget(_BATCH_TOKENS, _WINDOW)
 
     @classmethod
-    def load(
-        cls, folder: Path, window: int, precision: Precision = "bfloat16"
-    ) -> "InfluenceEncoder":
+    def load(cls, folder: Path, window: int, precision: Precision = "auto") -> "InfluenceEncoder":
         """Read a local sentence-transformers folder; no network, no foreign code, no pickles.
 
         `window` is the most tokens read of a sample. The weights are held in float32, on the GPU
@@ -128,8 +125,8 @@ class InfluenceEncoder:
 
     def computing_in(self, precision: Precision) -> AbstractContextManager[Any]:
         """A context in which matrix products are computed in this precision."""
-        narrow = precision == "bfloat16"
-        return torch.autocast(self.model.device.type, torch.bfloat16, enabled=narrow)
+        device = self.model.device
+        return computing_in(dtype_of(precision, device), device)
 
     def save(self, folder: Path) -> None:
         """Write a folder that `load` reads, with safetensors weights only.

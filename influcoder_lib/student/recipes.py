@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from influcoder_lib.errors import SettingsError
-from influcoder_lib.student.encoder import Precision
+from influcoder_lib.precision import PRECISIONS, Precision
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,7 @@ class Recipe:
             _require(0 < value < math.inf, key, value, "a number above 0")
         _require(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "0 or more")
         _require(self.dropout in ("own", "none"), "dropout", self.dropout, "own, none")
-        floats = ("float32", "bfloat16")
-        _require(self.precision in floats, "precision", self.precision, ", ".join(floats))
+        _require(self.precision in PRECISIONS, "precision", self.precision, ", ".join(PRECISIONS))
         _require(0 <= self.alpha <= 1, "alpha", self.alpha, "0 to 1")
         for key in ("warmup", "hard_share"):
             _require(0 <= getattr(self, key) < 1, key, getattr(self, key), "0 to below 1")
@@ -66,7 +65,7 @@ LEARNING_RATES = {"transformer": 5e-5, "static": 1e-2}
 
 RECIPES: dict[str, Recipe] = {
     "reference": Recipe(),
-    "lean": Recipe(name="lean", dropout="none", precision="bfloat16"),
+    "lean": Recipe(name="lean", dropout="none", precision="auto"),
 }
 """`reference` is the published recipe. `lean` has its objective and steps, without dropout and with
-matrix products in bfloat16: more than twice as fast on a CPU."""
+matrix products in bfloat16 where the machine has it: more than twice as fast on such a CPU."""

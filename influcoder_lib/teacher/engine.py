@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from influcoder_lib import fingerprint, memory, models, rows
+from influcoder_lib.precision import Precision
 from influcoder_lib.samples import Sample
 from influcoder_lib.teacher import gradients
 from influcoder_lib.teacher.adapters import fresh_adapter, trained_adapter
@@ -23,7 +24,7 @@ class TeacherSettings:
     `adapter` is the folder of a trained adapter; None takes a fresh one of `rank` and `seed`.
     """
 
-    dtype: models.Dtype
+    dtype: Precision
     window: int
     tokens_per_batch: int
     rank: int

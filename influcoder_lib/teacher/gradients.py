@@ -23,6 +23,7 @@ from torch.nn import functional
 from influcoder_lib.budget import TokenBudget
 from influcoder_lib.errors import ModelError
 from influcoder_lib.models import TargetModel
+from influcoder_lib.precision import computing_in
 from influcoder_lib.samples import Sample
 from influcoder_lib.teacher import attention
 from influcoder_lib.teacher.adapters import AdaptedLayer
@@ -151,10 +152,9 @@ def backward(
     ids, targets = (tensor.to(model.device) for tensor in _pad(target, spans))
     if model.device.type == "cpu":
         attention.select(model, ids.shape[1])
-    narrow = target.dtype == torch.bfloat16
     predicted = targets.roll(-1, dims=1) >= 0
     with _Hooks(layers, model, len(spans), predicted, sink), torch.enable_grad():
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=narrow):
+        with computing_in(target.dtype, model.device):
             logits = model(input_ids=ids, use_cache=False).logits
         logits.backward(_loss_gradient(logits.detach(), targets[targets >= 0], predicted))
 

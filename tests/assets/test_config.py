@@ -57,7 +57,7 @@ def test_the_least_settings_are_filled_with_the_documented_defaults(load):
     }
     assert settings.target_model.model_dump() == {
         "path": "smollm2-135m-instruct",
-        "dtype": "bfloat16",
+        "dtype": "auto",
         "window": 512,
         "tokens_per_batch": 1024,
         "adapter": {"source": "fresh", "rank": 16, "seed": 0},
@@ -185,7 +185,7 @@ def test_rows_may_come_as_chat_messages(load):
         ("behaviors.NAME.rule", {"method": "false_drop_rate"}, "at least 19 known-good rows"),
         ("behaviors.NAME.positive_label", "unsafe", "corpus.columns.label names no column"),
         ("behaviors.NAME.hard_negative_label", "trap", "positive_label, which is not given"),
-        ("target_model.dtype", "float16", "allowed: one of bfloat16, float32"),
+        ("target_model.dtype", "float16", "allowed: one of auto, bfloat16, float32"),
         ("target_model.window", 8, "at least 16"),
         ("target_model.window", 4096, "raise tokens_per_batch or lower window"),
         ("target_model.adapter", {"source": "pft"}, "did you mean peft?"),

@@ -7,7 +7,7 @@ import pytest
 from influcoder_assets.workspace import Workspace
 from tests.assets import tiny_home
 from tests.chaos.undisturbed import check_same
-from tests.chaos.victim import Victim, make_at_once
+from tests.chaos.victim import Victim, make_at_once, open_at_once
 
 LONG_AGO = 10**9
 
@@ -19,6 +19,11 @@ def test_two_refreshes_at_once_make_everything_once(new_home, undisturbed, tmp_p
     together = [artifact for each in made for artifact in each]
     assert len(together) == len(set(together))
     check_same(new_home, undisturbed.outcome)
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_processes_that_open_a_new_homes_records_at_once_can_all_do_so(new_home, number):
+    assert open_at_once(new_home, 3) == [0, 0, 0]
 
 
 @pytest.mark.parametrize("asset", ["corpus", "gradient_projections", "filtered_dataset"])

@@ -9,7 +9,7 @@ import logging
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
@@ -49,10 +49,18 @@ class Victim:
 
 def make_at_once(home: Path, asset: str, shard: str, times: int) -> list[int]:
     """Make one artifact in several processes that begin together; their exit codes."""
+    return _at_once(times, _make, home, asset, shard)
+
+
+def open_at_once(home: Path, times: int) -> list[int]:
+    """Open Dagster's records of a home in several processes that begin together; their exit
+    codes."""
+    return _at_once(times, _open, home)
+
+
+def _at_once(times: int, work: Callable[..., None], *given: object) -> list[int]:
     begin = _SERVER.Barrier(times)
-    processes = [
-        _SERVER.Process(target=_make, args=(home, asset, shard, begin)) for _ in range(times)
-    ]
+    processes = [_SERVER.Process(target=work, args=(begin, *given)) for _ in range(times)]
     for each in processes:
         each.start()
     for each in processes:
@@ -60,7 +68,16 @@ def make_at_once(home: Path, asset: str, shard: str, times: int) -> list[int]:
     return [int(each.exitcode or 0) for each in processes]
 
 
-def _make(home: Path, asset: str, shard: str, begin: Barrier) -> None:
+def _open(begin: Barrier, home: Path) -> None:
+    os.environ["DAGSTER_HOME"] = str(home)
+    from influcoder_assets.lock import open_instance
+
+    begin.wait()
+    with open_instance(home) as instance:
+        instance.get_runs_count()
+
+
+def _make(begin: Barrier, home: Path, asset: str, shard: str) -> None:
     from influcoder_assets.maker import current_facts, make
     from influcoder_assets.workspace import Workspace
 

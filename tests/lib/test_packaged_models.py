@@ -9,6 +9,7 @@ import torch
 
 from influcoder_lib import models
 from influcoder_lib.fingerprint import sample_id
+from influcoder_lib.precision import Precision
 from influcoder_lib.samples import Sample
 from influcoder_lib.student.encoder import InfluenceEncoder
 from influcoder_lib.teacher.adapters import fresh_adapter
@@ -40,7 +41,7 @@ def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return models.unpack(files, tmp_path_factory.mktemp("models"))
 
 
-def _features(decoder: Path, dtype: models.Dtype) -> np.ndarray:
+def _features(decoder: Path, dtype: Precision) -> np.ndarray:
     target = models.load_target(decoder, dtype)
     layers = fresh_adapter(target.model, 16, 0)
     assert len(layers) == 210

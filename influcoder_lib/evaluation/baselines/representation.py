@@ -7,6 +7,7 @@ import torch
 
 from influcoder_lib.budget import batches
 from influcoder_lib.models import TargetModel
+from influcoder_lib.precision import computing_in
 from influcoder_lib.samples import Sample
 from influcoder_lib.teacher.tokens import SpanEncoder
 
@@ -45,8 +46,7 @@ class Representations:
         device = self.target.model.device
         # Tokens to the right are not seen, so what pads a row does not matter.
         padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in ids], True, 0)
-        narrow = self.target.dtype == torch.bfloat16
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=narrow):
+        with torch.no_grad(), computing_in(self.target.dtype, device):
             states = self.target.model.base_model(input_ids=padded.to(device), use_cache=False)[0]
         last = torch.tensor([len(row) - 1 for row in ids], device=device)
         return states[torch.arange(len(ids), device=device), last].float().cpu().numpy()

@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from influcoder_lib import fingerprint
 from influcoder_lib.errors import ModelError
-from influcoder_lib.models import Dtype, load_target
+from influcoder_lib.models import load_target
+from influcoder_lib.precision import Precision
 from influcoder_lib.samples import Sample
 from influcoder_lib.teacher.adapters import AdaptedLayer, fresh_adapter, trained_adapter
 from influcoder_lib.teacher.gradients import FeatureBatch, GradientFeatures
@@ -65,7 +66,7 @@ def save_trained(folder: Path, out: Path, **settings: object) -> Path:
 
 
 def open_engine(
-    folder: Path, adapter: Path | None = None, dtype: Dtype = "float32", budget: int = 256
+    folder: Path, adapter: Path | None = None, dtype: Precision = "float32", budget: int = 256
 ) -> GradientFeatures:
     target = load_target(folder, dtype)
     layers: list[AdaptedLayer] = (

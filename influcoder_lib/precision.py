@@ -1,0 +1,39 @@
+"""The number format of matrix products, and which one this machine is quick in."""
+
+from contextlib import AbstractContextManager
+from typing import Any, Literal, get_args
+
+import torch
+
+Precision = Literal["auto", "float32", "bfloat16"]
+"""`auto` is bfloat16 where `has_bfloat16` says so and float32 elsewhere. What is made in either is
+close enough to be taken for the same (METHOD.md §4), so fingerprints hold the word `auto`: machines
+of different kinds can work on one home in turn without making each other's artifacts anew."""
+
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+# Names of torch.cpu.get_capabilities: x86-64 with AVX-512 or AMX, and 64-bit ARM.
+_BFLOAT16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16")
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device itself multiplies bfloat16. A CPU that does not is some 50 times slower
+    in it than in float32."""
+    if device.type == "cpu":
+        found = torch.cpu.get_capabilities()
+        return any(found.get(name, False) for name in _BFLOAT16_INSTRUCTIONS)
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return False
+
+
+def dtype_of(precision: Precision, device: torch.device) -> torch.dtype:
+    """The dtype of matrix products on this device."""
+    if precision == "auto":
+        return torch.bfloat16 if has_bfloat16(device) else torch.float32
+    return torch.float32 if precision == "float32" else torch.bfloat16
+
+
+def computing_in(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[Any]:
+    """A context in which matrix products are computed in this dtype, float32 or bfloat16."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)

@@ -1,0 +1,64 @@
+"""Which number format a machine computes in, when nobody says."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from influcoder_lib import models, precision
+from influcoder_lib.samples import Sample
+from influcoder_lib.student.encoder import InfluenceEncoder
+from tests.tiny import tiny_encoder, tiny_target
+
+CPU = torch.device("cpu")
+SIZE = 256
+
+
+def pretend(monkeypatch, *instructions):
+    found = {"avx2": True, **dict.fromkeys(instructions, True)}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+
+
+def seconds(dtype):
+    left = torch.ones(SIZE, SIZE, dtype=dtype)
+    left @ left
+    begin = time.perf_counter()
+    for _ in range(5):
+        left @ left
+    return time.perf_counter() - begin
+
+
+def test_what_this_machine_is_given_is_not_far_from_its_best():
+    best = min(seconds(dtype) for dtype in (torch.float32, torch.bfloat16) for _ in range(3))
+    own = min(seconds(precision.dtype_of("auto", CPU)) for _ in range(3))
+    assert own < 10 * best
+
+
+@pytest.mark.parametrize("instructions", [["amx_bf16"], ["avx512_bf16", "amx_bf16"], ["bf16"]])
+def test_a_cpu_with_bfloat16_uses_it(monkeypatch, instructions):
+    pretend(monkeypatch, *instructions)
+    assert precision.dtype_of("auto", CPU) == torch.bfloat16
+    assert precision.dtype_of("float32", CPU) == torch.float32
+
+
+def test_a_cpu_without_it_computes_in_float32_unless_told_otherwise(monkeypatch, tmp_path, caplog):
+    pretend(monkeypatch, "avx512_f")
+    folder = tiny_target(tmp_path / "target", "llama")
+    assert models.load_target(folder, "auto").dtype == torch.float32
+    assert caplog.messages == []
+    assert models.load_target(folder, "bfloat16").dtype == torch.bfloat16
+    assert "target_model.dtype: auto" in caplog.text
+
+
+def test_machines_of_both_kinds_take_one_encoder_for_the_same(monkeypatch, tmp_path):
+    encoder = InfluenceEncoder.load(tiny_encoder(tmp_path / "encoder"), 48)
+    samples = [Sample(str(number), "a question", "an answer " * number) for number in range(1, 9)]
+    prints, vectors = [], []
+    for instructions in ([], ["amx_bf16"]):
+        pretend(monkeypatch, *instructions)
+        prints.append(encoder.fingerprint)
+        vectors.append(encoder.encode(samples))
+    assert prints[0] == prints[1]
+    assert not np.array_equal(*vectors)
+    np.testing.assert_allclose(*vectors, atol=0.02)
