@@ -29,7 +29,11 @@ def refresh_home(home: Path, job: dg.JobDefinition = refresh_job) -> list[str]:
 
     Returns what failed, in words; empty when everything was made.
     """
-    with open_instance(home) as instance:
+    try:
+        opened = open_instance(home)
+    except OSError as error:
+        return [f"Dagster's records cannot be opened: {error}"]
+    with opened as instance:
         result = job.execute_in_process(
             instance=instance,
             resources=resources_of(HomeResource(path=str(home))),
