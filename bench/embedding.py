@@ -3,7 +3,7 @@
   stock           SentenceTransformer.encode as it comes: float32, its own window
   stock, window   the same with our window, so that both read the same tokens
   float32         ours in float32
-  bfloat16        ours as the pipeline uses it
+  auto            ours as the pipeline uses it: bfloat16 where the machine has it
   kernel          the kernel student as the pipeline uses it
   static          the static student: a table of token vectors, no transformer
 
@@ -40,6 +40,7 @@ from influcoder_lib.curation import index
 from influcoder_lib.curation.embedding import StoredVectors
 from influcoder_lib.ingest import Columns, ingest
 from influcoder_lib.metrics import spearman_rows
+from influcoder_lib.precision import dtype_of
 from influcoder_lib.rows import open_rows
 from influcoder_lib.samples import Sample, read_sample_blocks, to_samples
 from influcoder_lib.student.encoder import InfluenceEncoder
@@ -131,6 +132,7 @@ def speed(
     reader = InfluenceEncoder.load(folders["transformer"], _SETTINGS.window)
     tokens = [mean_tokens(reader, chunk) for chunk in chunks[1:]]
     operations = 2e-9 * linear_weights(reader)
+    quickest = str(dtype_of("auto", reader.model.device)).removeprefix("torch.")
     title = f"embedding, {given.texts} texts of {statistics.mean(tokens):.0f} tokens"
     for name, found in rates.items():
         per_second = [rate * each for rate, each in zip(found, tokens, strict=True)]
@@ -139,16 +141,16 @@ def speed(
         ratios = [rate / stock for rate, stock in zip(found, rates["stock"], strict=True)]
         yield measure.figure(title, name, "speed", ratios, "x stock")
         if name != "static":
-            dtype = "bfloat16" if name in ("bfloat16", "kernel") else "float32"
-            shares = [100 * rate * operations / ceilings[dtype].value for rate in per_second]
+            ceiling = ceilings[quickest if name in ("auto", "kernel") else "float32"].value
+            shares = [100 * rate * operations / ceiling for rate in per_second]
             yield measure.figure(title, name, "of the dtype's matmul rate", shares, "%")
-        if name in ("stock, window", "float32", "bfloat16"):
+        if name in ("stock, window", "float32", "auto"):
             for statistic in ("mean", "max"):
                 both = [getattr(scores[each], statistic)(axis=1)[None] for each in (name, "stock")]
                 value = float(spearman_rows(*both)[0])
                 yield Figure(title, name, f"Spearman with stock, {statistic}", value, None, "")
-    ratios = [s / t for s, t in zip(rates["static"], rates["bfloat16"], strict=True)]
-    yield measure.figure(title, "static", "speed", ratios, "x bfloat16")
+    ratios = [s / t for s, t in zip(rates["static"], rates["auto"], strict=True)]
+    yield measure.figure(title, "static", "speed", ratios, "x auto")
 
 
 def encoders(folders: dict[str, Path]) -> dict[str, Encode]:
@@ -160,7 +162,7 @@ def encoders(folders: dict[str, Path]) -> dict[str, Encode]:
         "stock": lambda given: stock.encode([text_of(each) for each in given]),
         "stock, window": lambda given: same.encode([text_of(each) for each in given]),
         "float32": InfluenceEncoder.load(packaged, window, "float32").encode,
-        "bfloat16": InfluenceEncoder.load(packaged, window).encode,
+        "auto": InfluenceEncoder.load(packaged, window).encode,
         "kernel": InfluenceEncoder.load(folders["kernel"], window).encode,
         "static": InfluenceEncoder.load(folders["static"], window).encode,
     }
