@@ -199,7 +199,7 @@ def _batch_losses(target: TargetModel, spans: Sequence[Span]) -> Tensor:
         targets[row, start - 1 : len(span.ids) - 1] = torch.tensor(span.ids[start:])
     # Padding is on the right, where a causal decoder lets nothing flow back.
     with computing_in(target.dtype, target.model.device):
-        logits = target.model(input_ids=ids, use_cache=False).logits
+        logits = target.model(input_ids=ids.to(target.model.device), use_cache=False).logits.cpu()
     each = functional.cross_entropy(
         logits.flatten(0, 1).float(), targets.flatten(), reduction="none", ignore_index=_IGNORED
     )

@@ -155,7 +155,7 @@ def table(
         value = metrics.auprc(unsafe[both], own[both])
         yield Figure(title, name, "AUPRC, against safe-aligned", value, None, "")
         for percent in (1, 5):
-            least = np.sort(own)[-round(len(own) * percent / 100)]
+            least = np.sort(own)[-max(1, round(len(own) * percent / 100))]
             found = float((own[unsafe] >= least).mean())
             yield Figure(title, name, f"recall, {percent} % dropped", found, None, "")
         least = np.quantile(own[unsafe], 0.1, method="lower")

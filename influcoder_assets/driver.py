@@ -132,6 +132,7 @@ def _workload(workspace: Workspace, steps: Sequence[Step]) -> estimates.Workload
         window=target.window,
         encoder_window=encoder.window,
         candidates_per_shard=settings.distillation.candidates_per_shard,
+        candidates=settings.distillation.candidates,
         queries=int(estimates.rows_and_characters([q for q in queries if q.is_file()])[0]),
         shards=len(workspace.shards),
         tokens_per_batch=target.tokens_per_batch,

@@ -140,6 +140,13 @@ class DistillationSettings(Section):
         le=1_000_000,
         description="Candidates drawn from each shard; each costs one gradient.",
     )
+    candidates: int = Field(
+        default=3000,
+        ge=8,
+        le=20_000,
+        description="Most candidates of all shards that the encoder learns from and is judged on;"
+        " if more are drawn, an equal share of each shard's.",
+    )
     seed: Seed = Field(default=0, description="Seed of the draw and of the splits.")
     influence: Literal["centred", "raw"] = Field(
         default="centred",

@@ -18,7 +18,7 @@ from influcoder_lib import fingerprint
 from influcoder_lib.evaluation.held_out import labelled_draw
 from influcoder_lib.samples import SAMPLE_SCHEMA, read_sample_blocks, read_samples, to_samples
 from influcoder_lib.teacher import rankings
-from influcoder_lib.teacher.collection import Collected, collect, draw
+from influcoder_lib.teacher.collection import Collected, collect, draw, share_out
 from influcoder_lib.teacher.distillation_set import DistillationSet
 from influcoder_lib.teacher.engine import TeacherSettings, open_teacher, warm_up_target
 from influcoder_lib.teacher.gradients import GradientFeatures
@@ -75,6 +75,7 @@ def _warmup_shaping(settings: Settings) -> dict[str, object]:
     settings=_warmup_shaping,
     frozen=True,
     kinds=("pytorch",),
+    code_version="2",
 )
 def target_adapter(task: Task) -> None:
     """The LoRA adapter that gradients are taken of, if it is to be trained here: once, on samples
@@ -177,13 +178,7 @@ def distillation_set(task: Task) -> None:
     found = _features(task, queries)
     usable = queries.filter(~pl.col("sample_id").is_in(list(found.unusable)))
     shards = task.each("gradient_projections")
-    candidates = pl.concat(
-        pl.read_parquet(task.file("gradient_projections", "candidates.parquet", shard))
-        for shard in shards
-    )
-    features = np.concatenate(
-        [np.load(task.file("gradient_projections", "features.npy", shard)) for shard in shards]
-    )
+    candidates, features = _shared_out(task, shards)
     frozen = DistillationSet.freeze(
         usable,
         found.features,
@@ -203,6 +198,25 @@ def distillation_set(task: Task) -> None:
         "target_model": task.settings.target_model.path,
         "teacher": teacher_key(task),
     }
+
+
+def _shared_out(task: Task, shards: Sequence[str]) -> tuple[pl.DataFrame, np.ndarray]:
+    """The shards' candidates with their features; of too many, an equal share of each shard's."""
+
+    def of(name: str) -> list[Path]:
+        return [task.file("gradient_projections", name, shard) for shard in shards]
+
+    settings, tables = task.settings.distillation, of("candidates.parquet")
+    ids = [pl.read_parquet(each, columns=["sample_id"])["sample_id"].to_list() for each in tables]
+    counts = share_out(ids, settings.candidates, settings.seed)
+    candidates = pl.concat(
+        pl.read_parquet(each).head(count) for each, count in zip(tables, counts, strict=True)
+    )
+    features = [
+        np.load(each, mmap_mode="r")[:count]
+        for each, count in zip(of("features.npy"), counts, strict=True)
+    ]
+    return candidates, np.concatenate(features)
 
 
 def _labelled(task: Task, frozen: DistillationSet) -> pl.DataFrame:

@@ -47,6 +47,7 @@ class Workload:
     window: int
     encoder_window: int
     candidates_per_shard: int
+    candidates: int
     queries: int
     shards: int
     tokens_per_batch: int
@@ -136,7 +137,7 @@ def _seconds(asset: str, count: int, load: Workload, rates: dict[Precision, floa
     # About half of a small encoder's parameters are its token table, which costs nothing.
     pass_cost = 2 * 0.5 * parameters(load.encoder) * encoder_tokens / rates[_ENCODERS]
     embedding = pass_cost / _EFFICIENCY["embedding"]
-    candidates = load.candidates_per_shard * load.shards
+    candidates = min(load.candidates, load.candidates_per_shard * load.shards)
     corpus = load.rows_per_shard * load.shards
     steps = load.epochs * load.seeds * 0.6 * candidates / load.candidates_per_step
     descent = steps * load.samples_per_step * 3 * pass_cost / _EFFICIENCY["training"]

@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 
 from influcoder_lib.errors import DataError
 
-# One block of cosines stays below 32 MiB whatever the number of queries.
-_CELLS = 1 << 23
+# A block of samples, and one of cosines, stays below 32 MiB whatever the number of queries.
+_CELLS = 1 << 22
 
-# Far above float32's rounding error, far below any difference that means something.
+# Far below any difference that means something, and so far above the rounding error of a product in
+# float64 that what a sample's neighbours are practically never moves a score.
 _DECIMALS = 6
 
 
@@ -34,9 +35,10 @@ def score_behavior(
     """Mean and maximum cosine of every sample with a behavior's queries.
 
     `embeddings` (N, d) and `query_embeddings` (Q, d) are unit vectors, float32. Cosines are
-    rounded to 6 decimals, so that the block a sample falls in does not move its score and equal
-    queries tie; ties of the maximum go to the lowest query row. Samples are processed in blocks of
-    rows: no more than 32 MiB beside input and output. No sample (N = 0) gives empty scores.
+    computed in float64 and rounded to 6 decimals, so that the block a sample falls in does not move
+    its score and equal queries tie; ties of the maximum go to the lowest query row. Samples are
+    processed in blocks of rows: no more than 64 MiB beside input and output. No sample (N = 0)
+    gives empty scores.
 
     Raises:
         DataError: no query, or a vector with a number that is not finite.
@@ -54,12 +56,12 @@ def score_behavior(
     mean = np.empty(len(samples), dtype=np.float32)
     highest = np.empty(len(samples), dtype=np.float32)
     best = np.empty(len(samples), dtype=np.int64)
-    step = max(1, _CELLS // len(queries))
+    wide = queries.T.astype(np.float64)
+    step = max(1, _CELLS // max(queries.shape))
     for start in range(0, len(samples), step):
         block = slice(start, start + step)
-        cosines = np.round(samples[block] @ queries.T, _DECIMALS)
-        # Summed in float64: a float32 sum would lose digits as queries grow in number.
-        mean[block] = np.round(cosines.mean(axis=1, dtype=np.float64), _DECIMALS)
+        cosines = np.round(samples[block].astype(np.float64) @ wide, _DECIMALS)
+        mean[block] = np.round(cosines.mean(axis=1), _DECIMALS)
         best[block] = cosines.argmax(axis=1)
         highest[block] = cosines.max(axis=1)
     return Scores(mean=mean, max=highest, best_query=best)

@@ -69,7 +69,8 @@ def retrieval_table(
     hard_negative: str | None,
     statistic: str,
 ) -> Table:
-    """AUPRC of the positive label against all, and against the hard negatives alone.
+    """AUPRC of the positive label against all, and against the hard negatives alone if there are
+    any.
 
     A predictor's score of a candidate is the mean or maximum over the queries.
 
@@ -80,7 +81,8 @@ def retrieval_table(
     groups = {f"{positive} against all": np.ones(len(labels), dtype=bool)}
     if hard_negative is not None:
         is_hard = np.array([label == hard_negative for label in labels])
-        groups[f"{positive} against {hard_negative}"] = is_positive | is_hard
+        if is_hard.any():
+            groups[f"{positive} against {hard_negative}"] = is_positive | is_hard
     rows: list[list[Cell]] = [
         ["prevalence", *(float(is_positive[chosen].mean()) for chosen in groups.values())]
     ]

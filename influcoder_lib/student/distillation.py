@@ -10,6 +10,7 @@ import torch
 
 from influcoder_lib import memory
 from influcoder_lib.errors import SettingsError
+from influcoder_lib.schedule import rising_then_falling
 from influcoder_lib.student.draws import steps
 from influcoder_lib.student.encoder import InfluenceEncoder
 from influcoder_lib.student.losses import reference_loss
@@ -65,7 +66,7 @@ def _distill(
     optimizer = torch.optim.AdamW(
         student.model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
     )
-    schedule = _schedule(optimizer, recipe.epochs * steps_per_epoch, recipe.warmup)
+    schedule = rising_then_falling(optimizer, recipe.epochs * steps_per_epoch, recipe.warmup)
     draws = steps(
         train.influence,
         recipe.queries_per_step,
@@ -117,20 +118,6 @@ def _step(
     torch.nn.utils.clip_grad_norm_(student.model.parameters(), recipe.gradient_clip)
     optimizer.step()
     return value
-
-
-def _schedule(
-    optimizer: torch.optim.Optimizer, total: int, warmup: float
-) -> torch.optim.lr_scheduler.LambdaLR:
-    """Linear warm-up, then linear decay; no step has a rate of exactly 0."""
-    rising = round(warmup * total)
-
-    def factor(step: int) -> float:
-        if step < rising:
-            return (step + 1) / (rising + 1)
-        return max(total - step, 0) / (total - rising)
-
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
 def _weights(student: InfluenceEncoder) -> dict[str, torch.Tensor]:

@@ -52,12 +52,12 @@ def steps(
 ) -> Iterator[tuple[list[int], list[int]]]:
     """Endless (query rows, candidate rows) of the training steps for an influence matrix (Q, N).
 
-    `round(hard_share · m)` of a step's m candidates are hard ones for its queries; the other
-    candidates, and the queries, come from `cycle`.
+    `round(hard_share · m)` of a step's m candidates, but not all, are hard ones for its queries;
+    the other candidates, and the queries, come from `cycle`.
     """
     queries, candidates = influence.shape
     size = min(candidates_per_step, candidates)
-    hard = round(hard_share * size)
+    hard = min(round(hard_share * size), size - 1)
     query_draws = cycle(queries, queries_per_step, generator)
     plain_draws = cycle(candidates, size - hard, generator)
     while True:

@@ -54,7 +54,7 @@ def distill_kernel(
     log.append(validated(student, validation, 1, loss, started))
     progress(log[1])
     best = max(log, key=lambda each: (each.validation, -each.epoch)).epoch
-    return Distilled((encoder.copy(), student)[best], log, best)
+    return Distilled(student if best else encoder.copy(), log, best)
 
 
 def fit(
@@ -113,7 +113,9 @@ def describe(student: InfluenceEncoder, samples: Sequence[Sample], role: Role) -
     words, head = student.model[0], student.model[1]
 
     def run(batch: Batch) -> Tensor:
-        return head.describe(words(batch.inputs)).float()
+        # In a dict of its own: the transformer adds the hidden states of all layers to the one it
+        # is given, and the batch is kept.
+        return head.describe(words({**batch.inputs})).float()
 
     batches, found = zip(*student.compute(samples, role, run), strict=True)
     back = np.argsort(np.concatenate([batch.rows for batch in batches]), kind="stable")
@@ -161,8 +163,8 @@ def _regress(
 ) -> tuple[np.ndarray, float]:
     """Fit to descriptions (n, D) and numbers (n, k); an error e weighs eᵀ metric e.
 
-    Returns what is predicted of each sample from all others (n, k), and the error of that as a
-    share of what their mean alone would leave.
+    Returns what is predicted of each sample from all others and the mean of all (n, k), and the
+    error of that as a share of what the mean alone leaves.
     """
     regression.mean.copy_(given.mean(dim=0))
     regression.factor.copy_(_factor(regression, given))
@@ -185,7 +187,7 @@ def _regress(
     dual = vectors @ (rotated / (values + _PENALTIES[best])[:, None])
     regression.dual.copy_(torch.from_numpy(dual))
     regression.offset.copy_(torch.from_numpy(offset))
-    base = _error(centred * (len(wanted) / max(len(wanted) - 1, 1)), metric)
+    base = _error(centred, metric)
     return wanted - errors[best], losses[best] / base if base > 0 else 1.0
 
 

@@ -1,5 +1,6 @@
 """Which samples get a gradient, and getting it: the draw of candidates, features with resume."""
 
+import heapq
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,18 @@ def draw(sample_ids: Sequence[str], count: int, seed: int) -> list[int]:
     """
     keys = [(fingerprint.draw_key(seed, each), each) for each in sample_ids]
     return sorted(range(len(keys)), key=keys.__getitem__)[:count]
+
+
+def share_out(drawn: Sequence[Sequence[str]], count: int, seed: int) -> list[int]:
+    """How many of each shard's drawn samples, lowest hash first, make `count` of all shards' (or
+    all there are): each shard's first, then each one's second, and so on."""
+    keys = (
+        (rank, fingerprint.draw_key(seed, each), each, shard)
+        for shard, ids in enumerate(drawn)
+        for rank, each in enumerate(ids)
+    )
+    chosen = heapq.nsmallest(count, keys)
+    return np.bincount([shard for *_, shard in chosen], minlength=len(drawn)).tolist()
 
 
 def collect(

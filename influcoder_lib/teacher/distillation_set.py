@@ -1,6 +1,7 @@
 """The frozen distillation set: queries and candidates with features and splits, and the mean."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,15 +47,18 @@ class DistillationSet:
         validation: float,
         test: float,
     ) -> "DistillationSet":
-        """Split queries and candidates by prompt, drop near-duplicates of held-out ones, centre.
+        """Split queries and candidates by prompt (by response, where the prompt has no word), drop
+        near-duplicates of held-out ones, centre.
 
-        Both frames need `sample_id` and `prompt`. A candidate that is a query is left out too.
+        Both frames need `sample_id`, `prompt` and `response`. A candidate that is a query is left
+        out too.
 
         Raises:
             DataError: a split has too few queries or candidates to learn or judge from.
         """
-        prompts = [*queries["prompt"], *candidates["prompt"]]
-        both = rankings.splits(prompts, seed, validation, test)
+        topics = {"queries": _topics(queries), "candidates": _topics(candidates)}
+        together = [*topics["queries"], *topics["candidates"]]
+        both = rankings.splits(together, seed, validation, test)
         query_ids = set(queries["sample_id"])
         own = [
             None if sample_id in query_ids else split
@@ -63,7 +67,7 @@ class DistillationSet:
         queries, query_features = _keep(queries, query_features, both[: len(queries)])
         candidates, candidate_features = _keep(candidates, candidate_features, own)
         for name, frame in (("queries", queries), ("candidates", candidates)):
-            _check_splits(name, frame)
+            _check_splits(name, frame, topics[name])
         train = (candidates["split"] == "train").to_numpy()
         mean = rankings.centring_mean(candidate_features[train])
         return cls(queries, candidates, query_features, candidate_features, mean)
@@ -126,17 +130,24 @@ def _keep(
     return kept.drop("_at"), features[kept["_at"].to_numpy()]
 
 
-def _check_splits(name: str, frame: pl.DataFrame) -> None:
+def _topics(frame: pl.DataFrame) -> list[str]:
+    """The text that decides a sample's split: its prompt, or its response if that has no word."""
+    pairs = zip(frame["prompt"], frame["response"], strict=True)
+    return [prompt if rankings.normalise_prompt(prompt) else response for prompt, response in pairs]
+
+
+def _check_splits(name: str, frame: pl.DataFrame, topics: Sequence[str]) -> None:
     counts = {split: int((frame["split"] == split).sum()) for split in _LEAST}
     if any(counts[split] < least for split, least in _LEAST.items()):
         raise DataError(
-            f"Too few {name} to distil from: {json.dumps(counts)}.",
+            f"Too few {name} to distil from: {json.dumps(counts)}, of {len(topics)} given with"
+            f" {len(set(topics))} different prompts.",
             where="distillation_set",
             allowed=f"at least {json.dumps(_LEAST)}",
             fix=(
                 "give more query samples with different prompts"
                 if name == "queries"
-                else "raise distillation.candidates_per_shard, or add samples to the corpus"
+                else "raise distillation.candidates_per_shard, or add samples with new prompts"
             ),
         )
 

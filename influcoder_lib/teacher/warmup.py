@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import get_linear_schedule_with_warmup
 
 from influcoder_lib import fingerprint
 from influcoder_lib.budget import batches
 from influcoder_lib.errors import DataError
 from influcoder_lib.models import TargetModel
 from influcoder_lib.samples import Sample
+from influcoder_lib.schedule import rising_then_falling
 from influcoder_lib.teacher.adapters import AdaptedLayer, fresh_adapter
 from influcoder_lib.teacher.gradients import backward
 from influcoder_lib.teacher.tokens import Span, SpanEncoder
@@ -136,7 +136,7 @@ def _train(run: _Run, folder: Path, say: Callable[[str], None]) -> None:
         factors.values(), lr=settings.learning_rate, betas=_BETAS, weight_decay=0.0
     )
     steps = settings.epochs * math.ceil(count / settings.samples_per_step)
-    schedule = get_linear_schedule_with_warmup(optimiser, math.ceil(_RISING * steps), steps)
+    schedule = rising_then_falling(optimiser, steps, _RISING)
     order = np.random.default_rng(settings.seed)
     taken = 0
     for epoch in range(1, settings.epochs + 1):
@@ -144,7 +144,7 @@ def _train(run: _Run, folder: Path, say: Callable[[str], None]) -> None:
         mixed = [run.spans[i] for i in order.permutation(count)]
         for start in range(0, count, settings.samples_per_step):
             _gradient(run, factors, mixed[start : start + settings.samples_per_step])
-            rates.append(schedule.get_last_lr()[0])
+            rates.append(float(schedule.get_last_lr()[0]))
             optimiser.step()
             schedule.step()
             optimiser.zero_grad()

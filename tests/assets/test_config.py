@@ -65,6 +65,7 @@ def test_the_least_settings_are_filled_with_the_documented_defaults(load):
     }
     assert settings.distillation.model_dump() == {
         "candidates_per_shard": 48,
+        "candidates": 3000,
         "seed": 0,
         "influence": "centred",
         "validation": 0.2,

@@ -29,7 +29,7 @@ class EncoderCosine:
     """
 
     encoder: Encodes
-    name: str = "untrained encoder"
+    name: str = "encoder"
     resemblance: float = 0.0
 
     def scores(

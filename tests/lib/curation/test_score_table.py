@@ -57,7 +57,7 @@ def test_scores_of_before_are_taken_over_and_the_rest_is_computed(known, order, 
     found = pl.concat(
         scored(again, order[start : start + size]) for start in range(0, len(order), size)
     )
-    assert_frame_equal(found, expected, abs_tol=1.1e-6)
+    assert_frame_equal(found, expected, check_exact=True)
     assert again.scored == 30 - len(known)
 
 

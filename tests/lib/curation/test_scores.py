@@ -33,8 +33,11 @@ def test_blocks_do_not_move_a_score(monkeypatch):
     whole = scores.score_behavior(samples, queries)
     monkeypatch.setattr(scores, "_CELLS", 13 * 4)
     blocked = scores.score_behavior(samples, queries)
-    np.testing.assert_allclose(blocked.mean, whole.mean, atol=1.1e-6)
-    np.testing.assert_allclose(blocked.max, whole.max, atol=1.1e-6)
+    alone = [scores.score_behavior(samples[[row]], queries) for row in range(len(samples))]
+    assert (blocked.mean == whole.mean).all()
+    assert (blocked.max == whole.max).all()
+    assert [each.mean[0] for each in alone] == whole.mean.tolist()
+    assert [each.max[0] for each in alone] == whole.max.tolist()
     assert (blocked.best_query == whole.best_query).all()
 
 

@@ -49,6 +49,13 @@ def test_a_step_mixes_plain_and_hard_candidates_without_repeats() -> None:
         assert min(columns[4:]) >= 64 - 8 - 4  # the hardest eighth of those not taken
 
 
+@given(st.floats(0.9, 1, exclude_max=True), st.integers(2, 16))
+def test_a_step_never_has_hard_candidates_alone(share: float, size: int) -> None:
+    influence = np.tile(np.arange(64, dtype=np.float32), (5, 1))
+    seen = {row for _, own in islice(steps(influence, 2, size, share, seeded()), 64) for row in own}
+    assert len(seen) == 64
+
+
 def test_no_hard_share_takes_all_candidates_in_turn() -> None:
     influence = np.zeros((3, 12), dtype=np.float32)
     seen = [

@@ -111,6 +111,23 @@ def test_its_predictions_are_those_of_a_kernel_ridge_regression(
     assert min(misses) < 1e-4
 
 
+def test_describing_many_samples_keeps_no_hidden_states(
+    student: InfluenceEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, compute = [], student.compute
+
+    def noted(*given):
+        for batch, found in compute(*given):
+            kept.append(batch)
+            yield batch, found
+
+    monkeypatch.setattr(student, "compute", noted)
+    describe(student, SAMPLES, "candidate")
+    values = [value for batch in kept for value in batch.inputs.values()]
+    assert not any(isinstance(value, tuple) for value in values)
+    assert not any(torch.is_tensor(value) and value.ndim > 2 for value in values)
+
+
 def test_the_span_keeps_influences_on_the_queries() -> None:
     span = _span(TRAIN.query_features, 15)
     short = (TRAIN.query_features @ span) @ (TRAIN.candidate_features @ span).T

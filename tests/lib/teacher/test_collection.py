@@ -14,7 +14,7 @@ from influcoder_lib.models import load_target
 from influcoder_lib.rows import RowStore
 from influcoder_lib.samples import Sample
 from influcoder_lib.teacher.adapters import fresh_adapter
-from influcoder_lib.teacher.collection import collect, draw
+from influcoder_lib.teacher.collection import collect, draw, share_out
 from influcoder_lib.teacher.gradients import GradientFeatures
 from influcoder_lib.teacher.sketch import CountSketch
 from tests.tiny import tiny_target
@@ -23,6 +23,17 @@ PAIRS = [(f"question {n}", "answer" + " again" * (n % 3)) for n in range(9)]
 PAIRS.insert(4, ("long " * 20, "short"))
 SAMPLES = [Sample(fingerprint.sample_id(p, r), p, r) for p, r in PAIRS]
 EMPTY = Sample(fingerprint.sample_id("nothing", ""), "nothing", "")
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=6), st.integers(0, 40), st.integers(0, 3))
+def test_a_share_of_too_many_candidates_is_even_and_the_first_of_each_draw(sizes, count, seed):
+    drawn = [[f"{shard} {n}" for n in range(size)] for shard, size in enumerate(sizes)]
+    found = share_out(drawn, count, seed)
+    assert sum(found) == min(count, sum(sizes))
+    rounds = max(found)
+    for size, own in zip(sizes, found, strict=True):
+        assert own <= size
+        assert own >= min(size, rounds - 1)
 
 
 class KilledError(Exception):

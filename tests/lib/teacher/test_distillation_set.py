@@ -151,6 +151,15 @@ def test_it_is_read_back_as_it_was_written(tmp_path):
         np.testing.assert_array_equal(left, right)
 
 
+def test_without_prompts_the_responses_are_what_is_split():
+    given = CANDIDATES.with_columns(pl.lit("").alias("prompt"), pl.col("prompt").alias("response"))
+    frozen = freeze(candidates=given)
+    by_prompt = freeze()
+    assert frozen.counts() == by_prompt.counts()
+    for row in frozen.candidates.iter_rows(named=True):
+        assert row["split"] == rankings.split_of(row["response"], 0, 0.2, 0.2)
+
+
 def test_too_few_queries_are_an_error_that_counts_them():
     few = [p for p in QUERIES["prompt"] if rankings.split_of(p, 0, 0.2, 0.2) == "train"]
     queries = frame(few, "a query")

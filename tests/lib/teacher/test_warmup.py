@@ -76,8 +76,8 @@ def trained_by_hand(target_folder: Path):
     for _ in range(SETTINGS.epochs):
         rows = order.permutation(len(spans))
         for part in (rows[:2], rows[2:4], rows[4:]):
-            # One of six steps rises, from nothing; the others fall.
-            rate = 0.0 if not rates else SETTINGS.learning_rate * (6 - len(rates)) / 5
+            # Of six steps a thirtieth rises, which is none.
+            rate = SETTINGS.learning_rate * (6 - len(rates)) / 6
             rates.append(rate)
             optimiser.param_groups[0]["lr"] = rate
             optimiser.zero_grad()
@@ -104,6 +104,14 @@ def test_the_warm_up_is_adam_on_the_mean_loss_of_responses(target_folder, found)
             for kind, key in (("first", "exp_avg"), ("second", "exp_avg_sq")):
                 error = (moments[f"{kind}.{name}"] - state[key]).norm() / state[key].norm()
                 assert error < 0.02, (kind, name)
+
+
+def test_a_warm_up_of_a_single_step_trains(target_folder, tmp_path):
+    once = replace(SETTINGS, epochs=1, samples_per_step=len(SAMPLES))
+    [only] = warmed(target_folder, tmp_path / "once", once)
+    assert (only.steps, only.learning_rate) == (1, once.learning_rate)
+    layers = trained_adapter(load_target(target_folder, "float32").model, only.folder)
+    assert all(layer.b is not None and layer.b.abs().max() > 0 for layer in layers)
 
 
 def test_the_loss_falls_from_checkpoint_to_checkpoint(target_folder, found):
