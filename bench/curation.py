@@ -37,8 +37,8 @@ from bench.measure import Figure
 from influcoder_lib import fingerprint, metrics, models
 from influcoder_lib.atomic import write_atomically
 from influcoder_lib.budget import batches
+from influcoder_lib.hardware import computing_in
 from influcoder_lib.models import TargetModel
-from influcoder_lib.precision import computing_in
 from influcoder_lib.samples import Sample
 from influcoder_lib.teacher.tokens import Span, SpanEncoder
 from influcoder_lib.teacher.warmup import WarmupSettings, warm_up

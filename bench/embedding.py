@@ -38,9 +38,9 @@ from influcoder_assets.settings_models import EncoderSettings
 from influcoder_lib import models
 from influcoder_lib.curation import index
 from influcoder_lib.curation.embedding import StoredVectors
+from influcoder_lib.hardware import dtype_of
 from influcoder_lib.ingest import Columns, ingest
 from influcoder_lib.metrics import spearman_rows
-from influcoder_lib.precision import dtype_of
 from influcoder_lib.rows import open_rows
 from influcoder_lib.samples import Sample, read_sample_blocks, to_samples
 from influcoder_lib.student.encoder import InfluenceEncoder

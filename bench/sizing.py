@@ -33,10 +33,11 @@ class Rates:
         flop = self["encoder_mflop"] * 1e6 * self["tokens_per_text"]
         return self["gpu_tflops"] * 1e12 * self["gpu_share"] / flop
 
-    @property
-    def gradient_seconds(self) -> float:
-        """Seconds that the teacher's gradients take, on the measured machine."""
-        return self["gradients"] * self["tokens_per_text"] / self["gradient_tokens"]
+    def gradient_seconds(self, size: int) -> float:
+        """Seconds that the teacher's gradients take, on the measured machine: each shard has one
+        at least."""
+        count = max(self["gradients"], size / self["rows_per_shard"])
+        return count * self["tokens_per_text"] / self["gradient_tokens"]
 
 
 _KINDS = ("measured", "not_measured")
@@ -90,8 +91,10 @@ def _arithmetic(rates: Rates) -> str:
         [
             (
                 f"* Gradients: {rates['gradients']:,.0f} x {rates['tokens_per_text']:.0f} tokens /"
-                f" {rates['gradient_tokens']} tokens/s = {duration(rates.gradient_seconds)}, once,"
-                " whatever the size; on the measured machine in every row."
+                f" {rates['gradient_tokens']} tokens/s = {duration(rates.gradient_seconds(0))},"
+                " once; on the measured machine in every row. So many are drawn with"
+                " `distillation.candidates_per_shard` at their number over that of the shards; more"
+                " shards than that have one each."
             ),
             (
                 f"* A GPU's texts: {rates['gpu_tflops']:.0f} TFLOP/s x {rates['gpu_share']} /"
@@ -121,7 +124,7 @@ def _costs(rates: Rates, size: int) -> Iterator[Figure]:
         ("one GPU, kernel (not measured)", rates.gpu_texts, 1, rates["gpu_hour"]),
     ):
         embedding = size / texts / share
-        total = rates.gradient_seconds + embedding + filtering / share
+        total = rates.gradient_seconds(size) + embedding + filtering / share
         for metric, seconds in (
             ("embedding", embedding),
             ("filtering", filtering / share),

@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import torch
 from safetensors import safe_open
 
+from influcoder_lib import hardware
+from influcoder_lib.hardware import Precision
 from influcoder_lib.models import ModelFiles
-from influcoder_lib.precision import Precision, dtype_of
 from influcoder_lib.refresh import Step
 
 _CHARACTERS_PER_TOKEN = 4
@@ -24,11 +25,10 @@ _GIB = 2**30
 _BASE_GIB = 1.2
 # Bytes that one token keeps alive until its backward, a parameter of the model.
 _ACTIVATIONS = 8e-3
-_CPU = torch.device("cpu")
 # What an encoder computes in (`InfluenceEncoder`).
 _ENCODERS: Precision = "auto"
-# Share of the machine's matmul rate that each kind of work reaches.
-_EFFICIENCY = {"gradients": 0.4, "training": 0.4, "embedding": 0.4}
+# Share of the machine's matmul rate that gradients, training and embedding reach.
+_EFFICIENCY = 0.4
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,10 @@ class Estimate:
 
 
 def estimate(steps: Sequence[Step], load: Workload) -> list[Estimate]:
-    """Expected cost of every asset in the plan, in the plan's order; good to a factor of two."""
+    """Expected cost of every asset in the plan, in the plan's order; good to a factor of two.
+
+    At most: of a shard in which a few rows have changed, only these meet a model.
+    """
     rates = {precision: matmul_rate(precision) for precision in (load.dtype, _ENCODERS)}
     counts: dict[str, int] = {}
     for step in steps:
@@ -81,14 +84,21 @@ def estimate(steps: Sequence[Step], load: Workload) -> list[Estimate]:
 
 
 def matmul_rate(precision: Precision) -> float:
-    """Floating-point operations a second of a 1024 x 1024 matrix product on this machine's CPU."""
-    left = torch.ones(1024, 1024, dtype=dtype_of(precision, _CPU))
-    left @ left
+    """Floating-point operations a second of a square matrix product where models run."""
+    device = hardware.device()
+    size = 8192 if device.type == "cuda" else 1024
+    left = torch.ones(size, size, dtype=hardware.dtype_of(precision, device), device=device)
+
+    def product() -> None:
+        # One number is waited for: a GPU returns from a product before it is done.
+        (left @ left)[0, 0].item()
+
+    product()
     begin, rounds = time.perf_counter(), 0
     while time.perf_counter() - begin < 0.1:
-        left @ left
+        product()
         rounds += 1
-    return rounds * 2 * 1024**3 / (time.perf_counter() - begin)
+    return rounds * 2 * size**3 / (time.perf_counter() - begin)
 
 
 def rows_and_characters(shards: Sequence[Path]) -> tuple[float, float]:
@@ -133,14 +143,14 @@ def _seconds(asset: str, count: int, load: Workload, rates: dict[Precision, floa
     tokens = min(load.characters / _CHARACTERS_PER_TOKEN + 10, load.window)
     encoder_tokens = min(tokens, load.encoder_window)
     gradient = 4 * parameters(load.target) * tokens
-    gradient /= rates[load.dtype] * _EFFICIENCY["gradients"]
+    gradient /= rates[load.dtype] * _EFFICIENCY
     # About half of a small encoder's parameters are its token table, which costs nothing.
     pass_cost = 2 * 0.5 * parameters(load.encoder) * encoder_tokens / rates[_ENCODERS]
-    embedding = pass_cost / _EFFICIENCY["embedding"]
+    embedding = pass_cost / _EFFICIENCY
     candidates = min(load.candidates, load.candidates_per_shard * load.shards)
     corpus = load.rows_per_shard * load.shards
     steps = load.epochs * load.seeds * 0.6 * candidates / load.candidates_per_step
-    descent = steps * load.samples_per_step * 3 * pass_cost / _EFFICIENCY["training"]
+    descent = steps * load.samples_per_step * 3 * pass_cost / _EFFICIENCY
     return {
         "target_adapter": load.trained_on * gradient,
         "gradient_projections": count * load.candidates_per_shard * gradient,
@@ -153,7 +163,7 @@ def _seconds(asset: str, count: int, load: Workload, rates: dict[Precision, floa
 
 
 def _gib(asset: str, load: Workload) -> float:
-    width = dtype_of(load.dtype, _CPU).itemsize
+    width = hardware.dtype_of(load.dtype, hardware.device()).itemsize
     if asset in ("gradient_projections", "distillation_set") or (
         asset == "target_adapter" and load.trained_on
     ):

@@ -21,10 +21,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
-from influcoder_lib import fingerprint
+from influcoder_lib import fingerprint, hardware
 from influcoder_lib.atomic import part_of
 from influcoder_lib.errors import ModelError
-from influcoder_lib.precision import Precision, dtype_of, has_bfloat16
+from influcoder_lib.hardware import Precision
 from influcoder_lib.weights import check_weights
 
 _log = logging.getLogger(__name__)
@@ -164,7 +164,7 @@ def load_target(folder: Path, precision: Precision) -> TargetModel:
         ModelError: the folder holds no causal language model that transformers knows, or not all
             of its weights.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = hardware.device()
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
@@ -188,9 +188,9 @@ def load_target(folder: Path, precision: Precision) -> TargetModel:
             allowed="the complete weights of the architecture that config.json names",
         )
     model.requires_grad_(False)
-    dtype = dtype_of(precision, device)
+    dtype = hardware.dtype_of(precision, device)
     if dtype == torch.bfloat16:
-        if not has_bfloat16(device):
+        if not hardware.has_bfloat16(device):
             _log.warning(
                 "This machine has no bfloat16: it computes float32 many times faster. The setting"
                 " `target_model.dtype: auto` takes what a machine is quick in."

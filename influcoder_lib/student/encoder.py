@@ -19,7 +19,7 @@ from sentence_transformers.util import batch_to_device
 from influcoder_lib import fingerprint
 from influcoder_lib.budget import TokenBudget, batches
 from influcoder_lib.errors import StoreError
-from influcoder_lib.precision import Precision, computing_in, dtype_of
+from influcoder_lib.hardware import Precision, computing_in, dtype_of
 from influcoder_lib.samples import Sample
 from influcoder_lib.student.folder import open_model
 from influcoder_lib.student.head import KernelHead, Role

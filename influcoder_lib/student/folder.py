@@ -8,6 +8,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Normalize, Transformer
 
+from influcoder_lib import hardware
 from influcoder_lib.errors import ModelError
 from influcoder_lib.student.head import KernelHead
 
@@ -37,7 +38,7 @@ def open_model(folder: Path) -> SentenceTransformer:
 def _standard(folder: Path) -> SentenceTransformer:
     return SentenceTransformer(
         str(folder),
-        device=_device(),
+        device=hardware.device().type,
         trust_remote_code=False,
         local_files_only=True,
         model_kwargs=_weights(),
@@ -54,14 +55,10 @@ def _with_head(folder: Path, head: str) -> SentenceTransformer:
     )
     return SentenceTransformer(
         modules=[words, KernelHead.load(str(folder / head), local_files_only=True), Normalize()],
-        device=_device(),
+        device=hardware.device().type,
         prompts=settings["prompts"],
         default_prompt_name=settings["default_prompt_name"],
     )
-
-
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _weights() -> dict[str, Any]:

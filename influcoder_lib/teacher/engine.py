@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from influcoder_lib import fingerprint, memory, models, rows
-from influcoder_lib.precision import Precision
+from influcoder_lib.hardware import Precision
 from influcoder_lib.samples import Sample
 from influcoder_lib.teacher import gradients
 from influcoder_lib.teacher.adapters import fresh_adapter, trained_adapter

@@ -9,7 +9,7 @@ import torch
 
 from influcoder_lib import models
 from influcoder_lib.fingerprint import sample_id
-from influcoder_lib.precision import Precision
+from influcoder_lib.hardware import Precision
 from influcoder_lib.samples import Sample
 from influcoder_lib.student.encoder import InfluenceEncoder
 from influcoder_lib.teacher.adapters import fresh_adapter

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from influcoder_lib.budget import batches
+from influcoder_lib.hardware import computing_in
 from influcoder_lib.models import TargetModel
-from influcoder_lib.precision import computing_in
 from influcoder_lib.samples import Sample
 from influcoder_lib.teacher.tokens import SpanEncoder
 

@@ -1,4 +1,4 @@
-"""The number format of matrix products, and which one this machine is quick in."""
+"""The device that models run on, and the number format of matrix products that it is quick in."""
 
 from contextlib import AbstractContextManager
 from typing import Any, Literal, get_args
@@ -14,6 +14,11 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 # Names of torch.cpu.get_capabilities: x86-64 with AVX-512 or AMX, and 64-bit ARM.
 _BFLOAT16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16")
+
+
+def device() -> torch.device:
+    """The GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from influcoder_lib import models, precision
+from influcoder_lib import hardware, models
 from influcoder_lib.samples import Sample
 from influcoder_lib.student.encoder import InfluenceEncoder
 from tests.tiny import tiny_encoder, tiny_target
@@ -31,15 +31,15 @@ def seconds(dtype):
 
 def test_what_this_machine_is_given_is_not_far_from_its_best():
     best = min(seconds(dtype) for dtype in (torch.float32, torch.bfloat16) for _ in range(3))
-    own = min(seconds(precision.dtype_of("auto", CPU)) for _ in range(3))
+    own = min(seconds(hardware.dtype_of("auto", CPU)) for _ in range(3))
     assert own < 10 * best
 
 
 @pytest.mark.parametrize("instructions", [["amx_bf16"], ["avx512_bf16", "amx_bf16"], ["bf16"]])
 def test_a_cpu_with_bfloat16_uses_it(monkeypatch, instructions):
     pretend(monkeypatch, *instructions)
-    assert precision.dtype_of("auto", CPU) == torch.bfloat16
-    assert precision.dtype_of("float32", CPU) == torch.float32
+    assert hardware.dtype_of("auto", CPU) == torch.bfloat16
+    assert hardware.dtype_of("float32", CPU) == torch.float32
 
 
 def test_a_cpu_without_it_computes_in_float32_unless_told_otherwise(monkeypatch, tmp_path, caplog):
