@@ -5,7 +5,6 @@ coordinate goes to one of D buckets with a random sign. The map is linear and ke
 in expectation; the variance of a cosine is about 1/D.
 """
 
-import functools
 from typing import Protocol
 
 import numpy as np
@@ -38,12 +37,13 @@ class CountSketch:
     """Adds the gradients of named layers into D buckets a sample.
 
     Buckets and signs of a layer come from its name and the seed, so they are never stored and do
-    not depend on which layers came before.
+    not depend on which layers came before. They are kept in memory as long as the sketch is.
     """
 
     def __init__(self, dimensions: int, seed: int) -> None:
         self.dimensions = dimensions
         self.seed = seed
+        self._hashes: dict[tuple[str, int, str], tuple[Tensor, Tensor]] = {}
 
     def empty(self, samples: int, device: torch.device) -> Tensor:
         """Accumulator for `add`: zeros (D, samples) float32."""
@@ -61,16 +61,15 @@ class CountSketch:
 
     def hashes(self, name: str, coordinates: int, device: str = "cpu") -> tuple[Tensor, Tensor]:
         """Bucket (P,) int64 and sign (P,) float32 of every coordinate of a layer."""
-        return _hashes(self.dimensions, self.seed, name, coordinates, device)
+        key = name, coordinates, device
+        if key not in self._hashes:
+            self._hashes[key] = self._drawn(name, coordinates, device)
+        return self._hashes[key]
 
-
-@functools.lru_cache(maxsize=4096)
-def _hashes(
-    dimensions: int, seed: int, name: str, coordinates: int, device: str
-) -> tuple[Tensor, Tensor]:
-    key = int(fingerprint.of_text("count-sketch", str(seed), name), 16)
-    # random_raw is the raw Philox stream, which numpy keeps stable across versions.
-    raw = np.random.Philox(key=key).random_raw(coordinates)
-    buckets = torch.from_numpy((raw >> np.uint64(1)).astype(np.int64) % dimensions)
-    signs = torch.from_numpy(1.0 - 2.0 * (raw & np.uint64(1)).astype(np.float32))
-    return buckets.to(device), signs.to(device)
+    def _drawn(self, name: str, coordinates: int, device: str) -> tuple[Tensor, Tensor]:
+        key = int(fingerprint.of_text("count-sketch", str(self.seed), name), 16)
+        # random_raw is the raw Philox stream, which numpy keeps stable across versions.
+        raw = np.random.Philox(key=key).random_raw(coordinates)
+        buckets = torch.from_numpy((raw >> np.uint64(1)).astype(np.int64) % self.dimensions)
+        signs = torch.from_numpy(1.0 - 2.0 * (raw & np.uint64(1)).astype(np.float32))
+        return buckets.to(device), signs.to(device)
