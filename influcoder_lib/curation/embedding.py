@@ -29,8 +29,8 @@ class StoredVectors:
     """An encoder whose vectors of candidates are kept in a row store, so that a sample is embedded
     once. Queries are few: they are computed when they are asked for, and remembered.
 
-    `open_encoder` is called only if something has to be computed; `computed` counts the samples
-    that were.
+    `open_encoder` is called only if something has to be computed, or of an empty shard to know the
+    width; `computed` counts the samples that were computed.
     """
 
     def __init__(

@@ -110,7 +110,8 @@ def teacher_predictors(
 
     Queries that came after the set was frozen have no gradients; of none but such, there is none.
     """
-    rows = [i for i, each in enumerate(frozen.queries["sample_id"]) if each in set(query_ids)]
+    asked = set(query_ids)
+    rows = [i for i, each in enumerate(frozen.queries["sample_id"]) if each in asked]
     if not rows:
         return []
     at = {each: i for i, each in enumerate(frozen.candidates["sample_id"])}

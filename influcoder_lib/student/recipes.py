@@ -15,8 +15,8 @@ class Recipe:
     `warmup` is the share of all steps with a rising learning rate, `hard_share` the share of a
     step's candidates that are hard ones, in [0, 1); `alpha` in [0, 1] weighs the two losses.
     `dropout` is the model's own or none at all, `precision` that of the matrix products; neither
-    is part of what was published, and both are for speed (without attention dropout the CPU has a
-    fused kernel, with AMX it multiplies bfloat16 ten times as fast).
+    is part of what was published, and both are for speed (no random numbers are drawn, and
+    with AMX a CPU multiplies bfloat16 ten times as fast).
 
     Raises:
         SettingsError: a value is impossible.

@@ -22,8 +22,3 @@ class Baseline(Protocol):
     ) -> NDArray[np.float32]:
         """Scores (Q, N) float32, finite, of every candidate for every query."""
         ...
-
-
-def joined_text(sample: Sample) -> str:
-    """Prompt and response as one text, for predictors that know no parts."""
-    return f"{sample.prompt}\n{sample.response}"

@@ -7,8 +7,8 @@ import bm25s
 import numpy as np
 from numpy.typing import NDArray
 
-from influcoder_lib.evaluation.baselines.base import joined_text
 from influcoder_lib.samples import Sample
+from influcoder_lib.student.reading import text_of
 
 _K1 = 1.5
 _B = 0.75
@@ -22,7 +22,8 @@ class Bm25:
     ln(1 + (N - n_w + ½) / (n_w + ½)) · t / (t + k1 · (1 - b + b · |c| / mean |c|)),
     with n_w of the N candidates holding w, t times in c (Kamphuis et al. 2020, "Lucene
     accurate"). A word is two or more word characters, in lower case; none is stemmed and none is
-    a stop word, so that no language is preferred. Without a word in common the score is 0.
+    a stop word: no language is preferred among those that put spaces between words. Without a word
+    in common the score is 0.
     """
 
     name: str = "BM25"
@@ -48,5 +49,5 @@ class Bm25:
 
 def _words(samples: Sequence[Sample]) -> bm25s.tokenization.Tokenized:
     return bm25s.tokenize(
-        [joined_text(sample) for sample in samples], stopwords=[], show_progress=False
+        [text_of(sample) for sample in samples], stopwords=[], show_progress=False
     )
