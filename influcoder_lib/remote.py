@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -22,6 +22,7 @@ from influcoder_lib.errors import StoreError
 
 SETTING = "storage.location"
 _MARKER = "copy_of.json"
+_RECORDS = ("failures", "damage", "tombstones")
 _AT_ONCE = 16
 _HIDDEN = "***"
 # Of the options, these may be shown in an error; any other may be a password.
@@ -111,7 +112,7 @@ class Location:
             self._publish_all()
         there = self.stamps("manifests")
         self.fetch(path for path, stamp in there.items() if _size(path) != stamp.bytes)
-        for kind in ("failures", "damage", "tombstones"):
+        for kind in _RECORDS:
             there = self.stamps(kind)
             for path in _files_below(self.root / kind) - there.keys():
                 path.unlink(missing_ok=True)
@@ -150,12 +151,28 @@ class Location:
         own = sorted(_files_below(self.root / "manifests"))
         for path in self.stamps("manifests").keys() & set(own):
             self._check_same(path)
-        for kind in ("artifacts", "tombstones"):
+        damaged = self._damaged()
+        artifacts = _files_below(self.root / "artifacts")
+        self.send(path for path in artifacts if damaged.isdisjoint(path.parents))
+        for kind in _RECORDS:
             self.send(_files_below(self.root / kind))
         for path in own:
             self.create(path, path.read_bytes())
         record = json.dumps({"location": self.address})
         write_atomically(self.root / _MARKER, record.encode())
+
+    def _damaged(self) -> set[Path]:
+        """Folders of the artifacts that are on record as damaged."""
+        found = set()
+        for path in _files_below(self.root / "damage"):
+            place = path.relative_to(self.root / "damage").with_suffix("")
+            # What cannot be read of it names no files.
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                number = json.loads(path.read_text())["number"]
+                manifest = self.root / "manifests" / place / f"{number}.json"
+                content = json.loads(manifest.read_text())["fingerprint"]
+                found.add(self.root / "artifacts" / place / content)
+        return found
 
     def _check_same(self, path: Path) -> None:
         with self._reached():

@@ -243,6 +243,25 @@ def test_what_was_made_before_there_was_a_location_is_published(machine, tmp_pat
     assert list(two.tombstones()) == ["gone.csv"]
 
 
+def test_what_is_wrong_here_stays_on_record_and_damaged_files_are_not_published(machine, tmp_path):
+    alone = Store(tmp_path / "one")
+    past, made = (publish(alone, text) for text in ("past text", "text"))
+    (alone.place(made) / "rows.txt").write_text("TEXT")
+    alone.verify(*KEY)
+    alone.record_failure("corpus", "b.jsonl", RECIPE, "why")
+    damage, failures = alone.damage(), alone.failures()
+    assert list(damage) == [KEY]
+    two = machine("two")
+    for store in (machine("one"), two):
+        store.remote.catch_up()
+        assert (store.damage(), store.failures()) == (damage, failures)
+    assert two.path(past, "rows.txt").read_text() == "past text"
+    with pytest.raises(StoreError, match="is missing"):
+        two.path(made, "rows.txt")
+    publish(machine("one"), "text")
+    assert machine("two").path(made, "rows.txt").read_text() == "text"
+
+
 def test_an_upload_of_all_that_was_killed_goes_on(machine, tmp_path, monkeypatch):
     made = [publish(Store(tmp_path / "one"), text) for text in ("one", "two")]
     create = Location.create
