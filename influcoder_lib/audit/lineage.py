@@ -2,7 +2,8 @@
 
 A recipe names its inputs by content. Of several manifests with that content, the newest that is not
 newer than the artifact made from it is the one that was read, so old versions have their lineage
-too, whatever was published since.
+too, whatever was published since. Where that one was lost, the oldest of those that came after says
+the same.
 """
 
 import json
@@ -176,10 +177,10 @@ def rules(store: Store, origin: Lineage) -> list[Rule]:
 def _read_for(store: Store, label: str, content: str, made: Manifest) -> Manifest | None:
     """The manifest of an input as it was when `made` was made from it."""
     asset, _, shard = label.partition("/")
-    for manifest in reversed(store.history(asset, shard or None)):
-        if manifest.fingerprint == content and manifest.created <= made.created:
-            return manifest
-    return None
+    history = store.history(asset, shard or None)
+    same = [each for each in history if each.fingerprint == content]
+    read = [each for each in same if each.created <= made.created]
+    return next(iter(read[-1:] + same[:1]), None)
 
 
 def _training(store: Store, champion: Manifest) -> Manifest | None:

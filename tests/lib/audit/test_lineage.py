@@ -103,6 +103,18 @@ def test_content_that_came_back_is_traced_to_the_run_that_read_it(ran: Chain):
     assert [each.run_id for each in rules] == ["run-1", "run-3"]
 
 
+def test_an_input_whose_manifest_was_lost_and_made_anew_is_found(ran: Chain):
+    filtered = ran.filtered("a")
+    (ran.store.root / "manifests/corpus/a/000001.json").write_text("{")
+    assert ran.store.current("corpus", "a") is None
+    for _ in range(2):
+        ran.run()
+    assert ran.filtered("a") == filtered
+    found = lineage(ran.store, filtered)
+    assert found.lost == ()
+    assert key(found.of("corpus", "a")) == ("corpus", "a", 2)
+
+
 def test_an_input_that_is_no_longer_on_record_is_named(ran: Chain):
     path = next(ran.store.root.glob("manifests/decision_rule/_/*.json"))
     path.unlink()
