@@ -21,6 +21,12 @@ from influcoder_lib.readers import read_rows
 from influcoder_lib.samples import QUARANTINE_SCHEMA, SAMPLE_SCHEMA, read_samples
 from influcoder_lib.tables import GROUP_BYTES, GROUP_ROWS, writing
 
+ROW_LIMIT = 1 << 24
+"""Bytes, or characters of csv, that a row may have beside its texts, in what nobody asks for."""
+
+# A line of jsonl holds two texts, and may escape a character as two halves such as \ud83d\ude00.
+_MOST_BYTES = 2 * 12
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -77,7 +83,8 @@ def ingest(
         DataError: the file as a whole cannot be used (see `readers.read_rows`).
         StoreError: a table cannot be written.
     """
-    rows = read_rows(path, name, columns.needed(), 8 * max_characters)
+    limit = ROW_LIMIT + _MOST_BYTES * max_characters
+    rows = read_rows(path, name, columns.needed(), limit)
     checked = (
         _check(row, columns, max_characters) if isinstance(row, Row) else row for row in rows
     )

@@ -34,8 +34,6 @@ from influcoder_lib.raw_rows import (
 )
 from influcoder_lib.samples import SUFFIXES
 
-# One csv row may hold this many characters; beyond, a quote that never closes is the likely cause.
-CSV_ROW_LIMIT = 1 << 24
 _CSV_HEADER_LIMIT = 1 << 20
 _SKIP = 1 << 20
 
@@ -49,12 +47,14 @@ def read_rows(
         path: the file; its suffix decides the format.
         name: what errors call the file.
         columns: the columns that are needed.
-        limit: bytes that a jsonl line may have; a longer one becomes a `BadRow` unread.
+        limit: bytes that a jsonl line may have, of which a longer one becomes a `BadRow` unread;
+            and characters that a csv row may have.
 
     Raises:
         DataError: the file has an unknown suffix, is empty, cut off, damaged or unreadable, holds
             no rows, is not UTF-8 but UTF-16 or UTF-32, grows beyond all measure when it is
-            unpacked, or none of its rows has one of the columns.
+            unpacked, none of its rows has one of the columns, or a row of csv is longer than
+            `limit`: a quote that never closes is the likely cause.
     """
     lower = path.name.lower()
     suffix = next((ending for ending in SUFFIXES if lower.endswith(ending)), None)
@@ -188,14 +188,15 @@ def _lines(read_line: Callable[[int], bytes], limit: int) -> Iterator[tuple[int,
     Of a line longer than `limit` bytes only the start is kept, and the length counts all of it.
     """
     number = 0
-    while line := read_line(limit + 2):
+    most = limit + 2 + len(codecs.BOM_UTF8)
+    while line := read_line(most):
         number += 1
         if number == 1:
             line = line.removeprefix(codecs.BOM_UTF8)
         content = line.rstrip(b"\r\n")
-        ended = line.endswith(b"\n") or len(line) < limit + 2
         if ended and len(content) <= limit:
             if content.strip():
+        ended = line.endswith(b"\n") or len(line) < most
                 yield number, content, len(content)
             continue
         length = len(content)
@@ -212,9 +213,8 @@ def _read_csv(
     path: Path, name: str, columns: tuple[str, ...], limit: int
 ) -> Iterator[Row | BadRow]:
     """Rows of a csv file with a header; the numbers count data rows."""
-    most = max(limit, CSV_ROW_LIMIT)
-    if csv.field_size_limit() < most:
-        csv.field_size_limit(most)
+    if csv.field_size_limit() < limit:
+        csv.field_size_limit(limit)
     # surrogateescape keeps undecodable bytes in their row, so that only that row is refused.
     with path.open("rb") as raw:
         check_encoding(name, raw.peek(4))
@@ -223,7 +223,7 @@ def _read_csv(
         reader = csv.reader(feed, strict=True)
         header = _csv_header(reader, name, columns)
         places = {column: header.index(column) for column in columns}
-        feed.what, feed.limit = "row", most
+        feed.what, feed.limit = "row", limit
         number = 0
         while True:
             feed.held = 0

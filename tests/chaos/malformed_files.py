@@ -170,7 +170,7 @@ def open_quote(place: Place) -> Iterator[Expected]:
 
 
 def quote_for_ever(place: Place) -> Iterator[Expected]:
-    content = _HEADER + b'\na,"' + b"b,c\n" * (5 * _MIB)
+    content = _HEADER + b'\na,"' + b"b,c\n" * (6 * _MIB)
     yield Expected(place.put(".csv", content), fails="A row is longer than")
 
 

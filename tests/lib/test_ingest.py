@@ -224,3 +224,29 @@ def test_blocks_are_cut_by_labels_and_sources_too() -> None:
     long = "x" * 1_000_000
     rows = [ingest_module._Valid(f"{n:032x}", "a", "b", long, long, n) for n in range(6)]
     assert [len(block) for block in ingest_module._blocks(rows)] == [3, 3]
+@pytest.mark.parametrize("length", [798, 799, 800, 801, 805])
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n"])
+def test_a_byte_order_mark_counts_for_nothing(tmp_path: Path, length: int, ending: bytes) -> None:
+    path = tmp_path / "a.jsonl"
+    body = json.dumps(GOOD).encode()
+    path.write_bytes(b"\xef\xbb\xbf" + body.ljust(length) + ending + body)
+    rows = list(readers.read_rows(path, "a.jsonl", ("prompt",), 800))
+    kind = raw_rows.Row if length <= 800 else raw_rows.BadRow
+    assert [(type(row), row.number) for row in rows] == [(kind, 1), (raw_rows.Row, 2)]
+
+
+@pytest.mark.parametrize("character", ["x", "\N{CJK UNIFIED IDEOGRAPH-65E5}", "\N{GRINNING FACE}"])
+@pytest.mark.parametrize("limit", [100, 1_000_000])
+def test_a_row_within_the_limit_is_read_however_it_is_escaped(
+    tmp_path: Path, character: str, limit: int
+) -> None:
+    row = {"prompt": character * limit, "response": character * limit}
+    samples, _ = ingested(jsonl(tmp_path / "a.jsonl", row), max_characters=limit)
+    assert samples["prompt"].to_list() == [row["prompt"]]
+
+
+def test_a_column_that_nobody_asked_for_may_be_long(tmp_path: Path) -> None:
+    samples, _ = ingested(jsonl(tmp_path / "a.jsonl", GOOD | {"notes": "x" * 10_000}))
+    assert samples["prompt"].to_list() == ["Hi"]
+
+

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from influcoder_lib import raw_rows, readers
+from influcoder_lib import ingest as ingest_module
+from influcoder_lib import raw_rows
 from influcoder_lib.errors import StoreError
 from influcoder_lib.ingest import Columns, ingest
 from tests.lib.raw_files import ingested, jsonl, refused, write_all
@@ -162,11 +163,11 @@ def test_a_csv_quote_that_never_closes_is_one_bad_row(tmp_path: Path) -> None:
 def test_a_csv_row_beyond_the_limit_stops_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readers, "CSV_ROW_LIMIT", 10_000)
+    monkeypatch.setattr(ingest_module, "ROW_LIMIT", 10_000)
     path = tmp_path / "a.csv"
-    path.write_text('prompt,response\na,b\nc,"' + "d\n" * 10_000)
+    path.write_text('prompt,response\na,b\nc,"' + "d\n" * 20_000)
     error = refused(path)
-    assert error.problem == "A row is longer than 10000 characters."
+    assert error.problem == "A row is longer than 34000 characters."
     assert "quote that never closes" in error.fix
 
 
