@@ -137,9 +137,9 @@ class _Valid(NamedTuple):
 class _Bad(Exception):  # noqa: N818 - not an error: it carries why one row is refused
     """Why a row is no sample; caught where the row is judged."""
 
-    def __init__(self, field: str, reason: str, value: object) -> None:
+    def __init__(self, field: str, reason: str, value: object, note: str = "") -> None:
         super().__init__(reason)
-        self.field, self.reason, self.value = field, reason, value
+        self.field, self.reason, self.value, self.note = field, reason, value, note
 
 
 def _check(row: Row, columns: Columns, limit: int) -> _Valid | BadRow:
@@ -161,7 +161,7 @@ def _check(row: Row, columns: Columns, limit: int) -> _Valid | BadRow:
         label = _optional_text(row.values, columns.label, limit)
         source = _optional_text(row.values, columns.source, limit)
     except _Bad as bad:
-        return BadRow(row.number, bad.field, bad.reason, excerpt(bad.value))
+        return BadRow(row.number, bad.field, bad.reason, excerpt(bad.value, bad.note))
     identity = fingerprint.sample_id(prompt, response)
     return _Valid(identity, prompt, response, label, source, row.number)
 
@@ -197,8 +197,8 @@ def _tell_apart(block: list[_Valid | BadRow], seen: IdTable) -> tuple[list[_Vali
 
 
 def _twin(valid: _Valid, first: int) -> BadRow:
-    reason = f"the same prompt and response as row {first}"
-    return BadRow(valid.number, "", reason, excerpt(valid.response))
+    reason = "the same prompt and response as an earlier row"
+    return BadRow(valid.number, "", reason, excerpt(valid.response, f"row {first}"))
 
 
 def _table(rows: list[tuple[Any, ...]], schema: pl.Schema) -> pl.DataFrame:
@@ -226,8 +226,8 @@ def _bytes_reason(value: bytes) -> str:
 
 def _check_text(field: str, text: str, limit: int) -> None:
     if len(text) > limit:
-        reason = f"the text has {len(text)} characters, more than the {limit} allowed"
-        raise _Bad(field, reason, text)
+        reason = f"the text has more than the {limit} characters allowed"
+        raise _Bad(field, reason, text, f"{len(text)} characters")
     if "\0" in text:
         raise _Bad(field, "the text holds a NUL character", text)
     try:
@@ -262,7 +262,8 @@ def _chat(field: str, value: object) -> tuple[str, str]:
     turns = _turns(field, value)
     role, response = turns[-1]
     if role != "assistant":
-        raise _Bad(field, f"the last message is by {role!r}, not by 'assistant'", value)
+        reason = "the last message is not by 'assistant'"
+        raise _Bad(field, reason, value, f"by {excerpt(role)!r}")
     return chat_prompt(turns[:-1]), response
 
 
@@ -280,11 +281,12 @@ def _turns(field: str, value: object) -> list[tuple[str, str]]:
     turns = []
     for position, message in enumerate(value, start=1):
         if not isinstance(message, dict):
-            raise _Bad(field, f"message {position} is {type_name(message)}, not an object", value)
+            reason = f"a message is {type_name(message)}, not an object"
+            raise _Bad(field, reason, value, f"message {position}")
         for key in ("role", "content"):
             if not isinstance(message.get(key), str):
                 kind = type_name(message.get(key))
-                reason = f"the {key} of message {position} is {kind}, not a string"
-                raise _Bad(field, reason, value)
+                reason = f"the {key} of a message is {kind}, not a string"
+                raise _Bad(field, reason, value, f"message {position}")
         turns.append((message["role"], message["content"]))
     return turns

@@ -39,7 +39,11 @@ class Row:
 
 @dataclass(frozen=True)
 class BadRow:
-    """One row that is no sample: where it is, which field is wrong, and why."""
+    """One row that is no sample: where it is, which field is wrong, and why.
+
+    Rows are counted by `reason`, so it is one of a few; what only this row has, such as a length,
+    begins the `excerpt`.
+    """
 
     number: int
     field: str
@@ -47,15 +51,17 @@ class BadRow:
     excerpt: str
 
 
-def excerpt(value: object) -> str:
-    """The first `EXCERPT` characters of a value, with what cannot be stored as text escaped."""
+def excerpt(value: object, note: str = "") -> str:
+    """The first `EXCERPT` characters of a value, with what cannot be stored as text escaped; a note
+    on it comes before."""
     if isinstance(value, bytes):
         text = value[:EXCERPT].decode("utf-8", "backslashreplace")
     elif isinstance(value, str):
         text = value[:EXCERPT].encode("utf-8", "backslashreplace").decode()
     else:
         text = "" if value is None else _written.repr(value)
-    return text.replace("\0", "\\x00")[:EXCERPT]
+    told = f"{note}: {text}" if note else text
+    return told.replace("\0", "\\x00")[:EXCERPT]
 
 
 def type_name(value: object) -> str:

@@ -152,20 +152,22 @@ def _json_rows(
 
 def _json_row(number: int, line: bytes, length: int, limit: int) -> Row | BadRow:
     if length > limit:
-        reason = f"the line has {length} bytes, more than the {limit} that are read"
-        return BadRow(number, "", reason, excerpt(line))
+        reason = f"the line has more than the {limit} bytes that are read"
+        return BadRow(number, "", reason, excerpt(line, f"{length} bytes"))
     try:
         value = json.loads(line.decode("utf-8"), object_pairs_hook=_object)
     except UnicodeDecodeError as error:
-        reason = f"the line is not valid UTF-8 (byte {error.start + 1})"
-        return BadRow(number, "", reason, excerpt(line))
+        where = f"byte {error.start + 1}"
+        return BadRow(number, "", "the line is not valid UTF-8", excerpt(line, where))
     except json.JSONDecodeError as error:
-        reason = f"the line is not valid JSON ({error.msg}, column {error.colno})"
-        return BadRow(number, "", reason, excerpt(line))
+        reason = f"the line is not valid JSON ({error.msg})"
+        return BadRow(number, "", reason, excerpt(line, f"column {error.colno}"))
+    except _TwiceError as error:
+        return BadRow(number, "", "a key is there more than once", excerpt(line, str(error)))
     except (ValueError, RecursionError) as error:
         # Numbers of thousands of digits and very deep nesting are JSON, but not to this parser.
-        reason = f"the line is not JSON that can be read ({_first_line(error)})"
-        return BadRow(number, "", reason, excerpt(line))
+        reason = "the line is not JSON that can be read"
+        return BadRow(number, "", reason, excerpt(line, _first_line(error)))
     if not isinstance(value, dict):
         kind = type_name(value)
         return BadRow(number, "", f"the line is {kind}, not a JSON object", excerpt(line))
@@ -178,8 +180,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) < len(pairs):
         left = [key for key, _ in pairs]
         twice = next(key for key in values if left.count(key) > 1)
-        raise ValueError(f"the key {excerpt(twice)!r} is there more than once")
+        raise _TwiceError(f"the key {excerpt(twice)!r}")
     return values
+
+
+class _TwiceError(ValueError):
+    """Which key an object has more than once."""
 
 
 def _lines(read_line: Callable[[int], bytes], limit: int) -> Iterator[tuple[int, bytes, int]]:
@@ -191,12 +197,12 @@ def _lines(read_line: Callable[[int], bytes], limit: int) -> Iterator[tuple[int,
     most = limit + 2 + len(codecs.BOM_UTF8)
     while line := read_line(most):
         number += 1
+        ended = line.endswith(b"\n") or len(line) < most
         if number == 1:
             line = line.removeprefix(codecs.BOM_UTF8)
         content = line.rstrip(b"\r\n")
         if ended and len(content) <= limit:
             if content.strip():
-        ended = line.endswith(b"\n") or len(line) < most
                 yield number, content, len(content)
             continue
         length = len(content)
@@ -238,8 +244,9 @@ def _read_csv(
             if not fields:
                 number -= 1
             elif len(fields) != len(header):
-                reason = f"the row has {len(fields)} fields, the header has {len(header)}"
-                yield BadRow(number, "", reason, excerpt(",".join(fields)))
+                reason = "the row has more or fewer fields than the header"
+                counts = f"{len(fields)} fields, not {len(header)}"
+                yield BadRow(number, "", reason, excerpt(",".join(fields), counts))
             else:
                 yield Row(number, {column: fields[at] for column, at in places.items()})
 

@@ -17,6 +17,8 @@ from influcoder_lib.report.standing import VERDICTS, DistillationGap, MeasuredSh
 NOT_APPLICABLE = "—"
 FIRST_REPORT = "This is the first report: there is none to compare it with."
 MOST_SHARDS = 30
+MOST_REASONS = 100
+"""Reasons of quarantined rows, most rows first; columns with strange types can have more."""
 
 
 @dataclass(frozen=True)

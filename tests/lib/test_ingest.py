@@ -20,8 +20,14 @@ from influcoder_lib.ingest import Columns
 from tests.lib.raw_files import PLAIN, ingested, jsonl, write_all
 
 GOOD = {"prompt": "Hi", "response": "Hello"}
+OTHER = b'{"prompt": "a", "response": "b"}'
 ALL = Columns(label="label", source="source")
 CHAT = Columns(messages="messages")
+
+
+def _chat(*messages: Any) -> bytes:
+    """A line with these messages."""
+    return json.dumps({"messages": messages}).encode()
 
 
 def _reason(tmp_path: Path, row: Any, columns: Columns = PLAIN) -> tuple[str, str]:
@@ -40,11 +46,10 @@ def _reason(tmp_path: Path, row: Any, columns: Columns = PLAIN) -> tuple[str, st
     ("row", "field", "reason"),
     [
         (b'{"prompt": "a", ', "", "the line is not valid JSON ("),
-        (b"\xff\xfe{}", "", "the line is not valid UTF-8 (byte 1)"),
-        (b"[" * 20_000, "", "the line has 20000 bytes, more than the 8000 that are read"),
+        (b"\xff\xfe{}", "", "the line is not valid UTF-8"),
         (b"[" * 7_000, "", "the line is not "),
         (b"1" * 5_000, "", "the line is not JSON that can be read"),
-        (b'{"prompt": "a", "response": "b", "prompt": "c"}', "", "the key 'prompt' is there more"),
+        (b'{"prompt": "a", "response": "b", "prompt": "c"}', "", "a key is there more than once"),
         ([1], "", "the line is a list, not a JSON object"),
         ({"response": "x"}, "prompt", "the field is missing"),
         ({"prompt": None, "response": "x"}, "prompt", "the field is null, not a string"),
@@ -57,9 +62,9 @@ def _reason(tmp_path: Path, row: Any, columns: Columns = PLAIN) -> tuple[str, st
         (
             {"prompt": "a", "response": "x" * 1001},
             "response",
-            "1001 characters, more than the 1000",
+            "more than the 1000 characters allowed",
         ),
-        (GOOD, "", "the same prompt and response as row 1"),
+        (GOOD, "", "the same prompt and response as an earlier row"),
     ],
 )
 def test_a_bad_row_is_quarantined_with_its_reason(
@@ -101,10 +106,10 @@ def test_a_missing_or_blank_label_is_null(tmp_path: Path) -> None:
         (None, "the messages are null, not a list"),
         ("hello", "the messages are text that is not JSON"),
         ([], "there are no messages"),
-        (["hi"], "message 1 is a string, not an object"),
-        ([{"role": "user", "content": "q"}], "the last message is by 'user', not by 'assistant'"),
-        ([{"content": "q"}], "the role of message 1 is null, not a string"),
-        ([{"role": "assistant", "content": [1]}], "the content of message 1 is a list"),
+        (["hi"], "a message is a string, not an object"),
+        ([{"role": "user", "content": "q"}], "the last message is not by 'assistant'"),
+        ([{"content": "q"}], "the role of a message is null, not a string"),
+        ([{"role": "assistant", "content": [1]}], "the content of a message is a list"),
         ([{"role": "assistant", "content": " "}], "the response is blank"),
     ],
 )
@@ -114,6 +119,59 @@ def test_malformed_chat_messages_are_quarantined(
     field, found = _reason(tmp_path, {"messages": messages}, CHAT)
     assert field == "messages"
     assert reason in found
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "lines", "notes"),
+    [
+        ("a.jsonl", PLAIN, [b"x" * length for length in (20, 30)], ["column 1: xxx"] * 2),
+        ("a.jsonl", PLAIN, [b"\xff", b"a\xff"], ["byte 1: \\xff", "byte 2: a\\xff"]),
+        ("a.jsonl", PLAIN, [b"9" * n for n in (5_000, 6_000)], ["Exceeds the limit"] * 2),
+        (
+            "a.jsonl",
+            PLAIN,
+            [f'{{"{name}": 1, "{name}": 2}}'.encode() for name in "ab"],
+            ["the key 'a': {", "the key 'b': {"],
+        ),
+        (
+            "a.jsonl",
+            PLAIN,
+            [json.dumps(GOOD | {"response": "x" * (1000 + n)}).encode() for n in (1, 2)],
+            ["1001 characters: xxx", "1002 characters: xxx"],
+        ),
+        ("a.jsonl", PLAIN, [json.dumps(GOOD).encode()] * 3, ["row 2: Hello", "row 2: Hello"]),
+        (
+            "a.jsonl",
+            CHAT,
+            [_chat({"role": role, "content": "x"}) for role in ("user", "tool" * 1000)],
+            ["by 'user': [{", "by 'tooltool"],
+        ),
+        (
+            "a.jsonl",
+            CHAT,
+            [_chat(*[{"role": "user", "content": "x"}] * n, "") for n in (1, 2)],
+            ["message 2: [{", "message 3: [{"],
+        ),
+        (
+            "a.jsonl",
+            CHAT,
+            [_chat(*[{"role": "user", "content": "x"}] * n, {"role": 1}) for n in (1, 2)],
+            ["message 2: [{", "message 3: [{"],
+        ),
+        ("a.csv", PLAIN, [b"a", b"a,b,c"], ["1 fields, not 2: a", "3 fields, not 2: a,b,c"]),
+    ],
+)
+def test_a_reason_is_the_same_for_all_rows_and_the_excerpt_says_what_is_not(
+    tmp_path: Path, name: str, columns: Columns, lines: list[bytes], notes: list[str]
+) -> None:
+    first = _chat({"role": "assistant", "content": "one"}) if columns == CHAT else OTHER
+    path = tmp_path / name
+    path.write_bytes(b"\n".join([b"prompt,response\na,b" if name == "a.csv" else first, *lines]))
+    _, quarantine = ingested(path, columns)
+    assert quarantine["reason"].n_unique() == 1
+    excerpts = quarantine["excerpt"].to_list()
+    assert [said[: len(note)] for said, note in zip(excerpts, notes, strict=True)] == notes
+    assert max(map(len, excerpts)) <= raw_rows.EXCERPT
 
 
 def test_chat_messages_become_prompt_and_response(tmp_path: Path) -> None:
@@ -161,7 +219,8 @@ def test_a_line_beyond_the_bound_is_never_held_in_memory(tmp_path: Path) -> None
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert isinstance(rows[0], raw_rows.BadRow)
-    assert "the line has 40000000 bytes" in rows[0].reason
+    assert rows[0].reason == "the line has more than the 8000 bytes that are read"
+    assert rows[0].excerpt.startswith("40000000 bytes: xxx")
     assert rows[1] == raw_rows.Row(2, GOOD)
     assert peak < 8_000_000
 
@@ -175,6 +234,32 @@ def test_the_bound_on_a_line_is_exact(tmp_path: Path, length: int, ending: bytes
     rows = list(readers.read_rows(path, "a.jsonl", ("prompt",), 8_000))
     assert [row.number for row in rows] == [1, 2]
     assert isinstance(rows[1], raw_rows.Row if length == 8_000 else raw_rows.BadRow)
+
+
+@pytest.mark.parametrize("length", [798, 799, 800, 801, 805])
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n"])
+def test_a_byte_order_mark_counts_for_nothing(tmp_path: Path, length: int, ending: bytes) -> None:
+    path = tmp_path / "a.jsonl"
+    body = json.dumps(GOOD).encode()
+    path.write_bytes(b"\xef\xbb\xbf" + body.ljust(length) + ending + body)
+    rows = list(readers.read_rows(path, "a.jsonl", ("prompt",), 800))
+    kind = raw_rows.Row if length <= 800 else raw_rows.BadRow
+    assert [(type(row), row.number) for row in rows] == [(kind, 1), (raw_rows.Row, 2)]
+
+
+@pytest.mark.parametrize("character", ["x", "\N{CJK UNIFIED IDEOGRAPH-65E5}", "\N{GRINNING FACE}"])
+@pytest.mark.parametrize("limit", [100, 1_000_000])
+def test_a_row_within_the_limit_is_read_however_it_is_escaped(
+    tmp_path: Path, character: str, limit: int
+) -> None:
+    row = {"prompt": character * limit, "response": character * limit}
+    samples, _ = ingested(jsonl(tmp_path / "a.jsonl", row), max_characters=limit)
+    assert samples["prompt"].to_list() == [row["prompt"]]
+
+
+def test_a_column_that_nobody_asked_for_may_be_long(tmp_path: Path) -> None:
+    samples, _ = ingested(jsonl(tmp_path / "a.jsonl", GOOD | {"notes": "x" * 10_000}))
+    assert samples["prompt"].to_list() == ["Hi"]
 
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60)
@@ -224,29 +309,3 @@ def test_blocks_are_cut_by_labels_and_sources_too() -> None:
     long = "x" * 1_000_000
     rows = [ingest_module._Valid(f"{n:032x}", "a", "b", long, long, n) for n in range(6)]
     assert [len(block) for block in ingest_module._blocks(rows)] == [3, 3]
-@pytest.mark.parametrize("length", [798, 799, 800, 801, 805])
-@pytest.mark.parametrize("ending", [b"\n", b"\r\n"])
-def test_a_byte_order_mark_counts_for_nothing(tmp_path: Path, length: int, ending: bytes) -> None:
-    path = tmp_path / "a.jsonl"
-    body = json.dumps(GOOD).encode()
-    path.write_bytes(b"\xef\xbb\xbf" + body.ljust(length) + ending + body)
-    rows = list(readers.read_rows(path, "a.jsonl", ("prompt",), 800))
-    kind = raw_rows.Row if length <= 800 else raw_rows.BadRow
-    assert [(type(row), row.number) for row in rows] == [(kind, 1), (raw_rows.Row, 2)]
-
-
-@pytest.mark.parametrize("character", ["x", "\N{CJK UNIFIED IDEOGRAPH-65E5}", "\N{GRINNING FACE}"])
-@pytest.mark.parametrize("limit", [100, 1_000_000])
-def test_a_row_within_the_limit_is_read_however_it_is_escaped(
-    tmp_path: Path, character: str, limit: int
-) -> None:
-    row = {"prompt": character * limit, "response": character * limit}
-    samples, _ = ingested(jsonl(tmp_path / "a.jsonl", row), max_characters=limit)
-    assert samples["prompt"].to_list() == [row["prompt"]]
-
-
-def test_a_column_that_nobody_asked_for_may_be_long(tmp_path: Path) -> None:
-    samples, _ = ingested(jsonl(tmp_path / "a.jsonl", GOOD | {"notes": "x" * 10_000}))
-    assert samples["prompt"].to_list() == ["Hi"]
-
-

@@ -149,6 +149,18 @@ def test_markdown_shows_the_figures_and_never_a_text(make_report, shape):
     assert re.search(r"Warning:.*lacks 1", text)
 
 
+def test_both_show_the_reasons_of_quarantine_with_most_rows_and_count_the_others(make_report):
+    reasons = {f"reason {i}": 200 - i for i in range(130)}
+    report = dataclasses.replace(make_report(), quarantine=reasons)
+    for page, shown, others in (
+        (Page(render_html(report)), 100, "… and 30 more reasons"),
+        (page_of_markdown(render_markdown(report)), 30, "… and 100 more rows"),
+    ):
+        texts = [text for _, text in page.texts]
+        assert [text for text in texts if text in reasons] == list(reasons)[:shown]
+        assert any(others in text for text in texts)
+
+
 def test_markdown_keeps_to_a_few_pictures_and_says_so(make_report):
     text = render_markdown(make_report(behaviors=("a", "b", "c", "d", "e")))
     assert text.count("](data:image/png") == 7
