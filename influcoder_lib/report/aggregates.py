@@ -3,7 +3,6 @@
 The report is made from these contributions only, so no row of a shard is read twice.
 """
 
-import functools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -14,7 +13,7 @@ from influcoder_lib.curation.decisions import Rule
 from influcoder_lib.errors import DataError, StoreError
 from influcoder_lib.report.groups import Json, add_rows, count_groups, null_last
 from influcoder_lib.report.layout import BIN_EDGES, COUNTS, NEAR, SCHEMA, TOP, TRUNCATED
-from influcoder_lib.report.sums import add_up
+from influcoder_lib.report.sums import add_up_in_turn
 
 EXCERPT = 600
 
@@ -53,7 +52,7 @@ def shard_aggregates(
         StoreError: a best query is not among `query_texts`.
     """
     parts = (_of_block(shard, decided, rules, query_texts) for decided in blocks)
-    whole = functools.reduce(lambda before, part: add_up([before, part], rules), parts)
+    whole = add_up_in_turn(parts, rules)
     found = {
         "schema": SCHEMA,
         "shard": shard,

@@ -49,6 +49,22 @@ def add_up(aggregates: Sequence[Json], rules: Sequence[Rule]) -> Json:
     }
 
 
+def add_up_in_turn(parts: Iterable[Json], rules: Sequence[Rule]) -> Json:
+    """The same for any number of parts, made one after another; no more than a few are held.
+
+    Sums of equally many parts are added up, as in counting with binary digits: with n parts, no
+    group is gone through more than about log2(n) times.
+    """
+    sums: list[tuple[int, Json]] = []
+    for part in parts:
+        held, whole = 1, part
+        while sums and sums[-1][0] == held:
+            whole = add_up([sums.pop()[1], whole], rules)
+            held *= 2
+        sums.append((held, whole))
+    return add_up([whole for _, whole in sums], rules)
+
+
 def _check_combinable(aggregates: Sequence[Json], rules: Sequence[Rule]) -> None:
     asked = {rule.behavior: rule.to_dict() for rule in rules}
     seen: set[str] = set()

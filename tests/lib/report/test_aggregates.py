@@ -4,6 +4,7 @@ import copy
 import itertools
 import json
 import math
+from collections import Counter
 
 import polars as pl
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from influcoder_lib.errors import DataError, StoreError
+from influcoder_lib.report import sums
 from influcoder_lib.report.aggregates import excerpt, shard_aggregates
+from influcoder_lib.report.groups import add_groups
 from influcoder_lib.report.sums import combine
 
 TRUNCATED = {"teacher": 1, "encoder": 2, "teacher_measured": 3}
@@ -187,6 +190,27 @@ def test_blocks_of_a_shard_add_up_to_what_all_its_rows_give_at_once(
     )
     whole = summarise("a.jsonl", decided, rules, quarantined={"blank": 2})
     assert json.dumps(found) == json.dumps(whole)
+
+
+def test_with_a_name_of_its_own_for_every_row_blocks_add_up_in_little_time(
+    make_rule, make_decided, monkeypatch
+):
+    rules = [make_rule()]
+    decided = make_decided("a.jsonl", [0.1] * 128, rules)
+    decided = decided.with_columns(source=pl.Series(map(str, range(128))))
+    seen = Counter()
+
+    def counted(rows):
+        rows = list(rows)
+        seen["rows"] += len(rows)
+        return add_groups(rows)
+
+    monkeypatch.setattr(sums, "add_groups", counted)
+    blocks = decided.iter_slices(1)
+    found = shard_aggregates("a.jsonl", blocks, rules, {}, TRUNCATED, QUERIES, rows_in=128)
+    assert len(found["groups"]["source"]) == 128
+    # Of four groups, one has 128 names; the others have one in each part.
+    assert seen["rows"] < 128 * (7 + 1) + 3 * 3 * 128
 
 
 def test_aggregates_survive_json(make_rule, make_decided, summarise):
