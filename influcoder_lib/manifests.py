@@ -199,7 +199,7 @@ def _parse(path: Path, _modified: int) -> Manifest:
                 else "use the version that wrote it, or start a new home",
             )
         return _of_record(record)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamageError(
             f"This manifest cannot be read: {error}.",
             where=str(path),

@@ -206,7 +206,9 @@ def test_what_was_published_while_damage_was_found_is_not_damaged(data):
     assert data.damage() == {}
 
 
-UNREADABLE = ["", "{", "[]", "{}", '{"schema": 1}', "\udcff"]
+_RECIPE = {"inputs": {}, "settings": {}, "code_version": "1"}
+_NO_FILES = {"schema": 1, "recipe": _RECIPE, "files": []}
+UNREADABLE = ["", "{", "[]", "{}", '{"schema": 1}', "\udcff", json.dumps(_NO_FILES)]
 
 
 @pytest.mark.parametrize("text", UNREADABLE)
