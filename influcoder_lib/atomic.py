@@ -15,6 +15,8 @@ from pathlib import Path
 from influcoder_lib.errors import StoreError
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+# What file systems say that have no hard links.
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 # What numpy says of a disk that is full.
 _CUT_SHORT = re.compile(r"\d+ requested and \d+ written")
 # Of one machine, the process that is writing; two machines may share a folder.
@@ -28,9 +30,16 @@ def part_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.{_MACHINE}-{os.getpid()}-{secrets.token_hex(4)}.part")
 
 
+def below(root: Path) -> Iterator[Path]:
+    """All files and folders below a folder, but for what goes meanwhile; of no folder, none."""
+    for folder, folders, files in os.walk(root):
+        for name in (*folders, *files):
+            yield Path(folder, name)
+
+
 def parts(root: Path) -> Iterator[Path]:
     """All files and folders below a folder that are being written, or were."""
-    return root.rglob(".*.part")
+    return (path for path in below(root) if path.match(".*.part"))
 
 
 def orphans(root: Path) -> list[Path]:
@@ -83,7 +92,36 @@ def write_new(path: Path, data: bytes) -> bool:
             path.hardlink_to(part)
         except FileExistsError:
             return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            return _create(path, data)
         return True
+
+
+def _create(path: Path, data: bytes) -> bool:
+    """The same where no file can have two names; who looks too early sees a part."""
+    try:
+        with path.open("xb") as stream:
+            stream.write(data)
+    except FileExistsError:
+        return False
+    flush(path)
+    return True
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Where to write a file that takes the name `path` at the end of the block, its bytes on the
+    disk; an error leaves neither."""
+    part = part_of(path)
+    try:
+        yield part
+        flush(part)
+        part.replace(path)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from influcoder_lib.atomic import part_of, write_atomically, write_new
+from influcoder_lib.atomic import below, part_of, write_atomically, write_new
 from influcoder_lib.errors import StoreError
 
 SETTING = "storage.location"
@@ -341,7 +341,7 @@ def copied_from(root: Path) -> str | None:
 
 def stamps_below(folder: Path) -> dict[Path, Stamp]:
     """Every file of a local folder, at any depth."""
-    return stamps_of(folder.rglob("*"))
+    return stamps_of(below(folder))
 
 
 def stamps_of(paths: Iterable[Path]) -> dict[Path, Stamp]:
@@ -360,8 +360,7 @@ def _stamp(info: Mapping[str, Any]) -> Stamp:
 
 def _files_below(folder: Path) -> set[Path]:
     """Files of a folder, at any depth, that are written to their end."""
-    found = (path for path in folder.rglob("[!.]*") if path.is_file())
-    return set(found)
+    return {path for path in below(folder) if path.match("[!.]*") and path.is_file()}
 
 
 def _size(path: Path) -> int:

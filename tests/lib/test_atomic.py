@@ -1,6 +1,8 @@
 """Small files are written whole or not at all."""
 
+import errno
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -45,6 +47,41 @@ def test_what_is_being_written_goes_once_its_process_is_gone_and_not_before(tmp_
     (theirs,) = tmp_path.glob(".theirs.*.part")
     assert atomic.sweep(tmp_path) == [theirs]
     assert list(tmp_path.iterdir()) == [mine]
+
+
+def test_a_folder_that_goes_while_parts_are_looked_for_has_none(tmp_path):
+    for name in "abc":
+        (tmp_path / name / "deep").mkdir(parents=True)
+        (tmp_path / name / ".x.part").touch()
+    found = atomic.parts(tmp_path)
+    next(found)
+    for name in "abc":
+        shutil.rmtree(tmp_path / name)
+    assert list(found) == []
+
+
+@pytest.mark.parametrize("error", [None, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_of_two_new_files_of_one_name_the_first_is_there_also_without_hard_links(
+    tmp_path, monkeypatch, error
+):
+    def refused(path: Path, target: Path) -> None:
+        raise OSError(error, "Operation not permitted")
+
+    if error:
+        monkeypatch.setattr(Path, "hardlink_to", refused)
+    assert atomic.write_new(tmp_path / "deep/file", b"one")
+    assert not atomic.write_new(tmp_path / "deep/file", b"two")
+    assert [path.read_bytes() for path in (tmp_path / "deep").iterdir()] == [b"one"]
+
+
+def test_another_trouble_with_a_hard_link_is_an_error(tmp_path, monkeypatch):
+    def refused(path: Path, target: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "hardlink_to", refused)
+    with pytest.raises(StoreError, match="Input/output error"):
+        atomic.write_new(tmp_path / "file", b"one")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", [".x.part", "x.part", ".x.1234-9-abcd.part", ".notes.md"])
