@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from influcoder_lib.atomic import parts
+from influcoder_lib.atomic import below, parts
 from influcoder_lib.remote import Stamp, stamps_below, stamps_of
 from influcoder_lib.store import Manifest, Store
 
@@ -83,13 +83,12 @@ def find_garbage(store: Store, days: float, encoders: Collection[str | None]) ->
             path: stamp.bytes
             for path, stamp in stamps.items()
             if (place := _artifact_of(store.root, path)) in gone
-            or (place not in named and time.time() - stamp.modified > _ON_ITS_WAY)
+            or (place not in named and _is_old(stamp))
         }
 
-    half_written = stamps_of(
-        path for part in parts(store.root) for path in (part, *part.rglob("*"))
-    )
-    here = needless(stamps_below(store.root / "artifacts") | half_written)
+    half_written = stamps_of(path for part in parts(store.root) for path in (part, *below(part)))
+    here = needless(stamps_below(store.root / "artifacts"))
+    here |= {path: stamp.bytes for path, stamp in half_written.items() if _is_old(stamp)}
     there = needless(store.remote.stamps("artifacts"))
     removed = {_artifact_of(store.root, path) for path in here.keys() | there.keys()}
     return Garbage(here, there, tuple(made for made in past if store.place(made) in removed))
@@ -109,6 +108,10 @@ def remove(store: Store, garbage: Garbage) -> None:
         while folder != store.root and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
             folder = folder.parent
+
+
+def _is_old(stamp: Stamp) -> bool:
+    return time.time() - stamp.modified > _ON_ITS_WAY
 
 
 def _artifact_of(root: Path, path: Path) -> Path:

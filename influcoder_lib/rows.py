@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save, save_file
 
 from influcoder_lib import fingerprint
-from influcoder_lib.atomic import part_of, write_atomically
+from influcoder_lib.atomic import whole, write_atomically
 from influcoder_lib.errors import DamageError, StoreError
 from influcoder_lib.id_table import IdTable, keys_of
 from influcoder_lib.remote import ALONE, Remote
@@ -83,13 +83,12 @@ class RowStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         ids = np.frombuffer(bytes.fromhex("".join(sample_ids)), dtype=np.uint8)
         cut = np.zeros(len(sample_ids), bool) if truncated is None else truncated
-        name = f"{fingerprint.of_text(*sample_ids)}.safetensors"
-        part = part_of(self.folder / name)
+        path = self.folder / f"{fingerprint.of_text(*sample_ids)}.safetensors"
         tensors = {"ids": ids.reshape(-1, 16), "rows": np.ascontiguousarray(rows), "truncated": cut}
-        save_file(tensors, part, {"content": _content(tensors)})
-        part.replace(self.folder / name)
-        self.remote.send([self.folder / name])
-        self._register(self.folder / name)
+        with whole(path) as part:
+            save_file(tensors, part, {"content": _content(tensors)})
+        self.remote.send([path])
+        self._register(path)
 
     def refuse(self, reasons: Mapping[str, str]) -> None:
         """Remember why these samples have no vector."""

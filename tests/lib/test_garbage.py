@@ -126,6 +126,20 @@ def test_looking_removes_nothing(stores):
     assert find_garbage(store, 30, [None]) == Garbage({}, {}, ())
 
 
+def test_what_a_killed_process_left_of_a_file_goes_from_an_artifact_that_stays(stores, tmp_path):
+    store = stores("one")
+    made = publish(store, "now")
+    left, young = (store.place(made) / f"deep/.rows.txt.{n:08x}-1-00000000.part" for n in (1, 2))
+    for path in (left, young):
+        path.write_text("half")
+    before = time.time() - 25 * 3600
+    for path in (left, store.place(made) / "deep/rows.txt"):
+        os.utime(path, (before, before))
+    assert tidy(store).here == {left: 4}
+    assert young.exists()
+    assert store.path(made, "deep/rows.txt").read_text() == "now"
+
+
 def test_files_of_no_manifest_go_a_day_later(stores, tmp_path):
     store = stores("one")
     publish(store, "now")

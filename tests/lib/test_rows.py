@@ -82,6 +82,7 @@ def test_a_segment_is_written_whole_or_not_at_all(tmp_path, monkeypatch: pytest.
     monkeypatch.setattr(rows, "save_file", torn)
     with pytest.raises(OSError, match="no space left"):
         RowStore(tmp_path).append(ids(3, "more"), vectors(3))
+    assert len(list(tmp_path.iterdir())) == 1
     again = RowStore(tmp_path)
     assert len(again) == 2
     np.testing.assert_array_equal(again.take(ids(2)), vectors(2))
