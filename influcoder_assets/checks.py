@@ -16,6 +16,7 @@ from influcoder_lib.evaluation.shard_fidelity import ShardFidelity
 from influcoder_lib.quality import Finding
 from influcoder_lib.samples import to_samples
 from influcoder_lib.student.encoder import InfluenceEncoder
+from influcoder_lib.tables import load_table
 
 _SKETCHED = 6
 _REEMBEDDED = 32
@@ -67,7 +68,7 @@ def features_sound(task: Task) -> Finding:
 @_check("distillation_set")
 def sketch_error_within_bound(task: Task) -> Finding:
     """Cosines of sketched gradients are near those of the full gradients."""
-    candidates = pl.read_parquet(task.file("distillation_set", "candidates.parquet"))
+    candidates = load_table(task.file("distillation_set", "candidates.parquet"))
     shortest = candidates.sort(
         pl.col("prompt").str.len_chars() + pl.col("response").str.len_chars(), "sample_id"
     )
@@ -86,7 +87,7 @@ def encoder_beats_untrained(task: Task) -> Finding:
 def registry_copy_is_exact(task: Task) -> Finding:
     """The registry's copy of the encoder embeds 32 texts exactly as the stored one does."""
     summary = task.input("influence_encoder").summary
-    candidates = pl.read_parquet(task.file("distillation_set", "candidates.parquet"))
+    candidates = load_table(task.file("distillation_set", "candidates.parquet"))
     samples = to_samples(candidates.head(_REEMBEDDED))
     stored = task.folder("influence_encoder") / "encoder"
     with tempfile.TemporaryDirectory() as folder:
@@ -108,7 +109,7 @@ def embeddings_sound(task: Task) -> Finding:
 @_check("influence_scores")
 def no_query_in_corpus(task: Task) -> Finding:
     """No query is itself a sample of this shard."""
-    queries = pl.read_parquet(task.file("query_embeddings", "queries.parquet"))
+    queries = load_table(task.file("query_embeddings", "queries.parquet"))
     return quality.no_query_in_corpus(
         queries["sample_id"].to_list(), _column(task, "influence_scores", "scores.parquet")
     )
@@ -128,10 +129,10 @@ def counts_add_up(task: Task) -> Finding:
     kept, dropped = (
         len(_column(task, "filtered_dataset", f"{name}.parquet")) for name in ("kept", "dropped")
     )
-    bad = len(pl.read_parquet(task.file("corpus", "quarantine.parquet", task.shard)))
+    bad = len(load_table(task.file("corpus", "quarantine.parquet", task.shard)))
     rows_in = task.input("corpus", task.shard).summary["rows_in"]
     return quality.counts_add_up(rows_in, kept, dropped, bad)
 
 
 def _column(task: Task, asset: str, name: str) -> list[str]:
-    return pl.read_parquet(task.file(asset, name, task.shard))["sample_id"].to_list()
+    return load_table(task.file(asset, name, task.shard))["sample_id"].to_list()

@@ -13,13 +13,8 @@ from influcoder_assets.config import Settings
 from influcoder_assets.corpus import read_reference
 from influcoder_assets.maker import MAKERS, Task, asset_maker
 from influcoder_lib.curation import index
-from influcoder_lib.curation.decisions import (
-    Rule,
-    RuleSettings,
-    calibrate,
-    decide,
-    read_overrides,
-)
+from influcoder_lib.curation.decisions import decide, read_overrides
+from influcoder_lib.curation.rules import Rule, RuleSettings, calibrate
 from influcoder_lib.curation.score_table import (
     QueryVectors,
     Scorer,
@@ -32,7 +27,15 @@ from influcoder_lib.evaluation import shard_fidelity
 from influcoder_lib.evaluation.shard_fidelity import ShardFidelity
 from influcoder_lib.report.aggregates import shard_aggregates
 from influcoder_lib.samples import read_sample_blocks, to_samples
-from influcoder_lib.tables import GROUP_ROWS, TableReader, TableWriter, read_blocks, writing
+from influcoder_lib.tables import (
+    GROUP_ROWS,
+    TableReader,
+    TableWriter,
+    load_table,
+    read_blocks,
+    scan_table,
+    writing,
+)
 
 
 @asset_maker(
@@ -45,7 +48,7 @@ from influcoder_lib.tables import GROUP_ROWS, TableReader, TableWriter, read_blo
 def query_embeddings(task: Task) -> None:
     """Unit vectors of the behaviors' queries, by the champion, for scores with as much plain
     resemblance in them as each behavior asks for."""
-    queries = pl.read_parquet(task.file("behavior_queries", "queries.parquet"))
+    queries = load_table(task.file("behavior_queries", "queries.parquet"))
     champion = champion_vectors(task)
     vectors = np.concatenate(
         [
@@ -154,10 +157,10 @@ def influence_scores(task: Task) -> None:
     how well the champion follows the true gradients of this shard's candidates."""
     shard = task.shard_name
     queries = _query_vectors(task)
-    calibration = pl.read_parquet(task.file("calibration_scores", "candidates.parquet"))
+    calibration = load_table(task.file("calibration_scores", "candidates.parquet"))
     encoder = str(task.input("corpus_embeddings", shard).summary["encoder"])
     scorer = Scorer(queries, calibration, encoder, _scored_before(task))
-    drawn = pl.read_parquet(task.file("gradient_projections", "candidates.parquet", shard))
+    drawn = load_table(task.file("gradient_projections", "candidates.parquet", shard))
     own: dict[str, np.ndarray] = {}
     with writing(task.out("scores.parquet")) as table:
         for ids, vectors in _embedded(task):
@@ -165,7 +168,7 @@ def influence_scores(task: Task) -> None:
             is_drawn = ids.is_in(drawn["sample_id"].implode())
             own |= zip(ids.filter(is_drawn), vectors[is_drawn], strict=True)
     task.draft.rows = table.rows
-    highest = pl.scan_parquet(task.out("scores.parquet")).select(
+    highest = scan_table(task.out("scores.parquet")).select(
         pl.max(f"{name}_max").alias(f"highest_{name}") for name in queries
     )
     task.draft.summary |= {
@@ -196,7 +199,7 @@ def _scored_before(task: Task) -> pl.DataFrame:
     if any(before.recipe.inputs.get(n) != task.input(n).fingerprint for n in fixed):
         return empty
     try:
-        return pl.read_parquet(store.path(before, "scores.parquet"))
+        return load_table(store.path(before, "scores.parquet"))
     except StoreError as error:
         task.say(f"scores every sample, as the scores of before cannot be used: {error.problem}")
         return empty
@@ -206,7 +209,7 @@ def _fidelity(task: Task, own: Mapping[str, np.ndarray]) -> ShardFidelity:
     """Fidelity on the drawn candidates, whose vectors `own` has by sample id."""
     shard = task.shard_name
     calibration = calibration_set(task)
-    drawn = pl.read_parquet(task.file("gradient_projections", "candidates.parquet", shard))
+    drawn = load_table(task.file("gradient_projections", "candidates.parquet", shard))
     if task.input("gradient_projections", shard).summary["teacher"] != calibration.teacher:
         return shard_fidelity.unmeasured(calibration)
     settings = task.settings.fidelity
@@ -231,14 +234,14 @@ def _fidelity(task: Task, own: Mapping[str, np.ndarray]) -> ShardFidelity:
 )
 def decision_rule(task: Task) -> None:
     """The threshold of every behavior, set on held-back candidates, never on the corpus."""
-    calibration = pl.read_parquet(task.file("calibration_scores", "candidates.parquet"))
+    calibration = load_table(task.file("calibration_scores", "candidates.parquet"))
     rules = []
     for settings in rule_settings(task.settings):
         column = f"{settings.behavior}_{settings.statistic}"
         good = None
         if task.settings.behaviors[settings.behavior].known_good is not None:
             name = f"known_good_{settings.behavior}.parquet"
-            good = pl.read_parquet(task.file("calibration_scores", name))[column].to_numpy()
+            good = load_table(task.file("calibration_scores", name))[column].to_numpy()
         rules.append(calibrate(settings, calibration[column].to_numpy(), good))
     task.out("rules.json").write_text(json.dumps([rule.to_dict() for rule in rules], indent=1))
     task.draft.rows = len(rules)
@@ -310,7 +313,7 @@ def read_rules(path: Path) -> list[Rule]:
 
 
 def _query_vectors(task: Task) -> dict[str, QueryVectors]:
-    queries = pl.read_parquet(task.file("query_embeddings", "queries.parquet"))
+    queries = load_table(task.file("query_embeddings", "queries.parquet"))
     vectors = np.load(task.file("query_embeddings", "queries.npy"), allow_pickle=False)
     return {
         name: QueryVectors(
@@ -325,9 +328,9 @@ def _aggregates(
     task: Task, blocks: Iterable[pl.DataFrame], rules: Sequence[Rule]
 ) -> dict[str, object]:
     shard = task.shard_name
-    quarantine = pl.read_parquet(task.file("corpus", "quarantine.parquet", shard))
+    quarantine = load_table(task.file("corpus", "quarantine.parquet", shard))
     reasons = quarantine.group_by("reason").len().sort("reason")
-    queries = pl.read_parquet(task.file("behavior_queries", "queries.parquet"))
+    queries = load_table(task.file("behavior_queries", "queries.parquet"))
     teacher = task.input("gradient_projections", shard).summary
     return shard_aggregates(
         shard,

@@ -28,6 +28,7 @@ from influcoder_lib.student.kernel import distill_kernel
 from influcoder_lib.student.recipes import LEARNING_RATES, RECIPES, Recipe
 from influcoder_lib.student.static import static_of
 from influcoder_lib.student.training import Distilled, EpochLog, TrainingSet
+from influcoder_lib.tables import load_table
 from influcoder_lib.teacher.distillation_set import DistillationSet
 from influcoder_lib.teacher.engine import close_teacher
 
@@ -120,8 +121,8 @@ def _retrieval(
 ) -> list[Table]:
     """AUPRC on labelled corpus samples and on candidates, none of them trained on."""
     frozen = DistillationSet.load(task.folder("distillation_set"))
-    labelled = pl.read_parquet(task.file("distillation_set", "labelled.parquet"))
-    queries = pl.read_parquet(task.file("behavior_queries", "queries.parquet"))
+    labelled = load_table(task.file("distillation_set", "labelled.parquet"))
+    queries = load_table(task.file("behavior_queries", "queries.parquet"))
     queries = queries.filter(pl.col("behavior") == name)
     held_back = frozen.candidates.filter(pl.col("split") != "train")
     teacher = teacher_predictors(

@@ -27,6 +27,7 @@ from influcoder_lib.report.standing import (
 )
 from influcoder_lib.report.wording import encoder
 from influcoder_lib.store import Manifest, Store
+from influcoder_lib.tables import load_table
 
 _LABELS = {"positive_label", "hard_negative_label"}
 
@@ -147,7 +148,7 @@ def gap_of(
     made_from = frozen.recipe.inputs
     # The set itself lacks queries that cannot be learnt from, today or ever.
     asked = _past_file(store, made_from, "behavior_queries", "queries.parquet")
-    known = pl.read_parquet(asked or store.path(frozen, "queries.parquet"))["sample_id"].to_list()
+    known = load_table(asked or store.path(frozen, "queries.parquet"))["sample_id"].to_list()
     return distillation_gap(_by_shard(made_from, "gradient_projections"), drawn, known, queries)
 
 
@@ -217,7 +218,7 @@ def _encoder(champion: Mapping[str, Any]) -> str:
 
 def query_ids(path: Path) -> dict[str, frozenset[str]]:
     """Ids of the queries, by behavior."""
-    groups = pl.read_parquet(path).group_by("behavior").agg("sample_id")
+    groups = load_table(path).group_by("behavior").agg("sample_id")
     return {behavior: frozenset(ids) for behavior, ids in groups.iter_rows()}
 
 

@@ -15,6 +15,7 @@ from influcoder_lib.atomic import write_atomically
 from influcoder_lib.curation.decisions import Override, read_overrides
 from influcoder_lib.errors import DataError, StoreError
 from influcoder_lib.store import Manifest, Store
+from influcoder_lib.tables import scan_table
 
 if TYPE_CHECKING:
     from influcoder_assets.workspace import Workspace
@@ -98,7 +99,7 @@ class ReviewedShards:
         self.store.bring((manifest, "samples.parquet") for manifest in manifests)
         places = {str(self.store.place(m) / "samples.parquet"): m for m in manifests}
         found = (
-            pl.scan_parquet(list(places), include_file_paths="place")
+            scan_table(list(map(Path, places)), include_file_paths="place")
             .filter(pl.col("sample_id").is_in(list(entries)))
             .select("place", "sample_id")
             .collect()

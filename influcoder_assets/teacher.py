@@ -17,6 +17,7 @@ from influcoder_assets.settings_models import WarmupAdapter
 from influcoder_lib import fingerprint
 from influcoder_lib.evaluation.held_out import labelled_draw
 from influcoder_lib.samples import SAMPLE_SCHEMA, read_sample_blocks, read_samples, to_samples
+from influcoder_lib.tables import load_table
 from influcoder_lib.teacher import rankings
 from influcoder_lib.teacher.collection import Collected, collect, draw, share_out
 from influcoder_lib.teacher.distillation_set import DistillationSet
@@ -173,7 +174,7 @@ def distillation_set(task: Task) -> None:
     """Frozen queries and candidates with features, splits and centring mean, and a draw of labelled
     samples to compare encoders on."""
     settings = task.settings.distillation
-    queries = pl.read_parquet(task.file("behavior_queries", "queries.parquet"))
+    queries = load_table(task.file("behavior_queries", "queries.parquet"))
     queries = queries.unique("sample_id", keep="first", maintain_order=True)
     found = _features(task, queries)
     usable = queries.filter(~pl.col("sample_id").is_in(list(found.unusable)))
@@ -207,10 +208,10 @@ def _shared_out(task: Task, shards: Sequence[str]) -> tuple[pl.DataFrame, np.nda
         return [task.file("gradient_projections", name, shard) for shard in shards]
 
     settings, tables = task.settings.distillation, of("candidates.parquet")
-    ids = [pl.read_parquet(each, columns=["sample_id"])["sample_id"].to_list() for each in tables]
+    ids = [load_table(each, columns=["sample_id"])["sample_id"].to_list() for each in tables]
     counts = share_out(ids, settings.candidates, settings.seed)
     candidates = pl.concat(
-        pl.read_parquet(each).head(count) for each, count in zip(tables, counts, strict=True)
+        load_table(each).head(count) for each, count in zip(tables, counts, strict=True)
     )
     features = [
         np.load(each, mmap_mode="r")[:count]

@@ -19,7 +19,7 @@ from influcoder_lib.id_table import IdTable, keys_of
 from influcoder_lib.raw_rows import BadRow, Row, excerpt, type_name
 from influcoder_lib.readers import read_rows
 from influcoder_lib.samples import QUARANTINE_SCHEMA, SAMPLE_SCHEMA, read_samples
-from influcoder_lib.tables import GROUP_BYTES, GROUP_ROWS, writing
+from influcoder_lib.tables import GROUP_BYTES, GROUP_ROWS, load_table, writing
 
 ROW_LIMIT = 1 << 24
 """Bytes, or characters of csv, that a row may have beside its texts, in what nobody asks for."""
@@ -112,7 +112,7 @@ def read_picked(path: Path, what: str, columns: Columns, max_characters: int) ->
     with tempfile.TemporaryDirectory() as folder:
         samples, bad = Path(folder, "samples.parquet"), Path(folder, "bad.parquet")
         found = ingest(path, path.name, columns, samples, bad, max_characters)
-        rows, reasons = read_samples(samples), pl.read_parquet(bad)
+        rows, reasons = read_samples(samples), load_table(bad)
     if found.quarantined:
         first = reasons.row(0, named=True)
         raise DataError(

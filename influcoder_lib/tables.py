@@ -3,11 +3,13 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from influcoder_lib.atomic import whole
 from influcoder_lib.errors import StoreError
 
 # A row group is written when it holds this many rows, or this many bytes.
@@ -26,6 +28,8 @@ class TableWriter:
 
     def add(self, block: pl.DataFrame) -> None:
         """Append rows; a table without rows needs one empty block, for its columns."""
+        if not len(block) and (self._held or self._writer):
+            return
         self.rows += len(block)
         self._held.append(block)
         held_bytes = sum(each.estimated_size() for each in self._held)
@@ -60,23 +64,33 @@ def writing(path: Path) -> Iterator[TableWriter]:
     Raises:
         StoreError: the table cannot be written.
     """
-    part = path.with_name(path.name + ".part")
-    table = TableWriter(part)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield table
-        table.finish()
-        part.replace(path)
+        with whole(path) as part:
+            table = TableWriter(part)
+            try:
+                yield table
+                table.finish()
+            finally:
+                with suppress(OSError):
+                    table.let_go()
     except OSError as error:
         raise StoreError(
             f"A table cannot be written ({error.strerror or error}).",
             where=f"file {path}",
             fix="make the folder writable, free some space, or choose another one",
         ) from error
-    finally:
-        with suppress(OSError):
-            table.let_go()
-            part.unlink(missing_ok=True)
+
+
+def load_table(path: Path, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """All of a table, or some columns of it. A path is a name and no pattern: folders may be called
+    a[1]."""
+    return pl.read_parquet(path, columns=None if columns is None else list(columns), glob=False)
+
+
+def scan_table(paths: Path | Sequence[Path], **options: Any) -> pl.LazyFrame:
+    """The same of one table or several, read when it is asked for; options are those of polars."""
+    return pl.scan_parquet(paths if isinstance(paths, Path) else list(paths), glob=False, **options)
 
 
 def read_blocks(path: Path, columns: Sequence[str] | None = None) -> Iterator[pl.DataFrame]:

@@ -12,6 +12,7 @@ PROJECT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 LONGEST_MODULE = 400
 REGISTRY = re.compile(r"pypi\.org|pythonhosted\.org|--(extra-)?index-url[ =]|/simple/")
+POLARS_READING = re.compile(r"\bpl\.(read|scan)_parquet\b")
 MACHINE_PATH = re.compile(r"(?<![\w./~-])/(?:work|root|home|Users)/")
 
 
@@ -65,6 +66,11 @@ def test_no_file_names_a_package_registry():
 
 def test_no_file_names_a_path_of_one_machine():
     assert places(MACHINE_PATH) == []
+
+
+def test_polars_is_told_everywhere_that_a_path_is_no_pattern():
+    found = [place for place in places(POLARS_READING) if place.startswith("influcoder_")]
+    assert {place.split(":")[0] for place in found} == {"influcoder_lib/tables.py"}, found
 
 
 def test_every_pin_in_the_lock_has_hashes():

@@ -23,6 +23,7 @@ from influcoder_lib.report.model import share
 from influcoder_lib.report.standing import Standing, read_standing
 from influcoder_lib.report.wording import rule_in_words
 from influcoder_lib.store import Manifest, Store
+from influcoder_lib.tables import scan_table
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ def _behaviors(store: Store, filtered: Mapping[str, Manifest]) -> list[Behavior]
 
 
 def _dropped_by_behavior(tables: list[Path]) -> dict[str | None, int]:
-    rows = pl.scan_parquet(tables, schema={"behavior": pl.String}, extra_columns="ignore")
+    rows = scan_table(tables, schema={"behavior": pl.String}, extra_columns="ignore")
     return dict(rows.group_by("behavior").len().collect().iter_rows())
 
 

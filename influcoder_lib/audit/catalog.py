@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from glob import escape
 from typing import Any
 
 import duckdb
@@ -48,7 +49,8 @@ class Catalog:
         with _stored_files():
             make_views(self._connection, store)
         files = str((store.root / "artifacts").resolve())
-        self._connection.execute("SET allowed_directories = $1", [[files]])
+        # DuckDB takes a path for a pattern, and looks at the pattern too.
+        self._connection.execute("SET allowed_directories = $1", [[files, escape(files)]])
         self._connection.execute("SET enable_external_access = false")
         self._connection.execute("SET lock_configuration = true")
 

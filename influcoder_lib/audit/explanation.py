@@ -19,10 +19,11 @@ from influcoder_lib.audit.lineage import (
     trace,
 )
 from influcoder_lib.audit.neighbours import LiveIndex, Neighbour
-from influcoder_lib.curation.index import VECTORS, read_vectors
+from influcoder_lib.curation.index import VECTORS, read_vector
 from influcoder_lib.curation.rules import Rule
 from influcoder_lib.store import Manifest, Store
 
+from influcoder_lib.tables import load_table
 QUERIES = 3
 """How many of a behavior's queries are named, the most responsible first."""
 
@@ -145,8 +146,10 @@ def _row(store: Store, filtered: Manifest, sample_id: str) -> dict[str, Any]:
 
 def _vector(store: Store, embedded: Manifest, sample_id: str) -> np.ndarray:
     """The sample's stored unit vector (d,)."""
-    ids = pl.read_parquet(store.path(embedded, "ids.parquet"))["sample_id"]
-    return read_vectors(store.path(embedded, VECTORS))[ids.index_of(sample_id)]
+    ids = load_table(store.path(embedded, "ids.parquet"))["sample_id"]
+    row = ids.index_of(sample_id)
+    assert row is not None
+    return read_vector(store.path(embedded, VECTORS), row)
 
 
 def _standing(
@@ -173,7 +176,7 @@ def _responsible(
 ) -> tuple[Responsible, ...]:
     """The behavior's queries closest to the vector; ties in the queries' order, as in scores."""
     embedded = origin.of("query_embeddings")
-    queries = pl.read_parquet(store.path(embedded, "queries.parquet"))
+    queries = load_table(store.path(embedded, "queries.parquet"))
     vectors = np.load(store.path(embedded, "queries.npy"), allow_pickle=False)
     cosines = pl.Series("cosine", (vectors @ vector).astype(np.float64).round(_DECIMALS))
     own = queries.with_columns(cosines).filter(pl.col("behavior") == behavior)

@@ -17,6 +17,7 @@ import polars as pl
 from influcoder_lib.curation.rules import Rule
 from influcoder_lib.errors import DataError, StoreError
 from influcoder_lib.store import Manifest, Store
+from influcoder_lib.tables import scan_table
 
 DECIDED = {"keep": "kept.parquet", "drop": "dropped.parquet"}
 """The files of a filtered dataset by decision."""
@@ -115,7 +116,7 @@ def decided_row(store: Store, filtered: Manifest, sample_id: str) -> dict[str, A
         StoreError: a file is missing or damaged.
     """
     for name in DECIDED.values():
-        table = pl.scan_parquet(store.path(filtered, name))
+        table = scan_table(store.path(filtered, name))
         rows = table.filter(pl.col("sample_id") == sample_id).collect()
         if len(rows):
             return rows.row(0, named=True)

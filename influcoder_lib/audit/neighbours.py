@@ -8,6 +8,7 @@ import polars as pl
 from influcoder_lib.audit.catalog import Catalog
 from influcoder_lib.curation.index import CODES, VECTORS, Hits, Segments
 from influcoder_lib.store import Store
+from influcoder_lib.tables import load_table, scan_table
 
 _DECISIONS = """
 SELECT shard, sample_id, file, row, label, decision FROM decisions WHERE shard_state = 'live'
@@ -57,7 +58,7 @@ class LiveIndex:
         store.bring((manifest, part) for manifest in ready.values() for part in parts)
         for shard, manifest in ready.items():
             segments.append((store.path(manifest, VECTORS), store.path(manifest, CODES)))
-            own = pl.read_parquet(store.path(manifest, "ids.parquet"), columns=["sample_id"])
+            own = load_table(store.path(manifest, "ids.parquet"), columns=["sample_id"])
             ids.append(own.with_columns(shard=pl.lit(shard)))
         self._segments = Segments(segments) if segments else None
         self._rows = _with_decisions(ids, catalog)
@@ -93,7 +94,7 @@ class LiveIndex:
         parts = []
         for (shard,), own in hits.group_by("shard"):
             folder = self._store.place(self._store.require("corpus", str(shard)))
-            samples = pl.scan_parquet(folder / "samples.parquet")
+            samples = scan_table(folder / "samples.parquet")
             wanted = samples.filter(pl.col("sample_id").is_in(own["sample_id"].implode()))
             texts = wanted.select("sample_id", "prompt", "response").collect()
             parts.append(texts.with_columns(shard=pl.lit(shard)))

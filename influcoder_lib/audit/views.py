@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from glob import escape
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -262,7 +264,7 @@ def _parquet(
     if not files:
         _table(connection, name, [], {**schema, "filename": pl.String})
         return
-    paths = [each["filename"] for each in files]
+    paths = [escape(each["filename"]) for each in files]
     columns = [ColumnExpression(column) for column in (*schema, "filename")]
     connection.read_parquet(paths, filename=True).select(*columns).create_view(name)
 
@@ -272,7 +274,7 @@ def _scores(connection: Connection, files: list[Row]) -> None:
     if not files:
         _table(connection, "scores", [], {**_SCORES, "filename": pl.String})
         return
-    paths = [each["filename"] for each in files]
+    paths = [escape(each["filename"]) for each in files]
     wide = connection.read_parquet(paths, filename=True, union_by_name=True)
     parts = [
         wide.filter(ColumnExpression(f"{behavior}_max").isnotnull()).select(

@@ -58,13 +58,14 @@ def write_segment(blocks: Iterable[np.ndarray], folder: Path) -> int:
     return rows
 
 
-def read_vectors(path: Path) -> np.ndarray:
-    """All vectors (N, d) float32 of a segment's VECTORS, in row order."""
-    return widen(_open(path))
+def read_vector(path: Path, row: int) -> np.ndarray:
+    """One unit vector (d,) float32 of a segment's VECTORS."""
+    return widen(_open(path)[row : row + 1])[0]
 
 
 def read_blocks(path: Path, rows: int) -> Iterator[np.ndarray]:
-    """The same in blocks of at most so many rows; of an empty segment, one empty block."""
+    """All vectors of a segment's VECTORS in row order, in blocks (n, d) float32 of at most so many
+    rows; of an empty segment, one empty block."""
     stored = _open(path)
     for start in range(0, max(len(stored), 1), rows):
         yield widen(stored[start : start + rows])

@@ -14,6 +14,7 @@ import polars as pl
 
 from influcoder_lib.metrics import Fidelity
 from influcoder_lib.samples import Sample, to_samples
+from influcoder_lib.tables import load_table
 from influcoder_lib.teacher import rankings
 from influcoder_lib.teacher.distillation_set import DistillationSet
 
@@ -88,8 +89,8 @@ class CalibrationSet:
         """Read what `save` wrote."""
         facts = json.loads((folder / "calibration.json").read_text())
         return cls(
-            candidates=pl.read_parquet(folder / "candidates.parquet"),
-            queries=pl.read_parquet(folder / "queries.parquet"),
+            candidates=load_table(folder / "candidates.parquet"),
+            queries=load_table(folder / "queries.parquet"),
             query_features=np.load(folder / "query_features.npy", allow_pickle=False),
             mean=np.load(folder / "centring_mean.npy", allow_pickle=False),
             trained_on=facts["trained_on"],

@@ -9,12 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import polars as pl
-
 from influcoder_lib.audit.lineage import DECIDED, Trace, lineage, trace
-from influcoder_lib.curation.decisions import Rule
+from influcoder_lib.curation.rules import Rule
 from influcoder_lib.errors import StoreError
 from influcoder_lib.store import Manifest, Store
+from influcoder_lib.tables import scan_table
 
 FILTERED = "filtered_dataset"
 FIGURES = ("per_query", "aggregated", "per_query_without_length", "aggregated_without_length")
@@ -124,7 +123,7 @@ def _corpus_of(store: Store, filtered: Manifest) -> Manifest:
 def _any_row(store: Store, filtered: Manifest) -> tuple[str, str] | tuple[None, None]:
     """Sample id and encoder of one row."""
     for name in DECIDED.values():
-        table = pl.scan_parquet(store.path(filtered, name)).select("sample_id", "encoder")
+        table = scan_table(store.path(filtered, name)).select("sample_id", "encoder")
         for sample_id, encoder in table.head(1).collect().iter_rows():
             return sample_id, encoder
     return None, None

@@ -11,6 +11,7 @@ import polars as pl
 
 from influcoder_lib.curation.decisions import DECISION_SCHEMA
 from influcoder_lib.samples import SAMPLE_SCHEMA
+from influcoder_lib.tables import load_table
 
 Format = Literal["parquet", "jsonl"]
 
@@ -34,7 +35,7 @@ def features(part: str) -> list[dict[str, str]]:
 def read_part(path: Path, part: str) -> pl.DataFrame:
     """The exported columns of a stored shard's kept or dropped rows."""
     schema = SCHEMAS[part]
-    return pl.read_parquet(path, columns=schema.names()).cast(schema)
+    return load_table(path, columns=schema.names()).cast(schema)
 
 
 def write_part(rows: pl.DataFrame, path: Path, form: Format) -> bool:

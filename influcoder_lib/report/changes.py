@@ -13,9 +13,10 @@ import numpy as np
 import polars as pl
 from polars import selectors
 
-from influcoder_lib.curation.decisions import Rule
+from influcoder_lib.curation.rules import Rule
 from influcoder_lib.errors import StoreError
 from influcoder_lib.metrics import spearman_rows
+from influcoder_lib.tables import scan_table
 
 LISTED = 10
 NAMED = 5
@@ -108,7 +109,7 @@ class _Part:
 def read_decisions(paths: list[Path]) -> pl.DataFrame:
     """What is compared of one shard's decisions: a row a sample, with who decided and why, and
     the columns b_mean and b_max of every behavior b."""
-    decided = pl.scan_parquet(paths).select(*_DECIDED, selectors.ends_with("_mean", "_max"))
+    decided = scan_table(paths).select(*_DECIDED, selectors.ends_with("_mean", "_max"))
     return decided.collect()
 
 

@@ -10,6 +10,7 @@ import polars as pl
 
 from influcoder_lib.errors import DataError
 from influcoder_lib.samples import Sample, to_samples
+from influcoder_lib.tables import load_table
 from influcoder_lib.teacher import rankings
 
 _LEAST = {"train": 4, "validation": 2, "test": 2}
@@ -92,8 +93,8 @@ class DistillationSet:
     def load(cls, folder: Path) -> "DistillationSet":
         """Read what `save` wrote."""
         return cls(
-            pl.read_parquet(folder / "queries.parquet"),
-            pl.read_parquet(folder / "candidates.parquet"),
+            load_table(folder / "queries.parquet"),
+            load_table(folder / "candidates.parquet"),
             np.load(folder / "query_features.npy", allow_pickle=False),
             np.load(folder / "candidate_features.npy", allow_pickle=False),
             np.load(folder / "centring_mean.npy", allow_pickle=False),

@@ -1,14 +1,16 @@
 """Tables in blocks: what is written comes back, in the sizes asked for, whole or not at all."""
 
+import weakref
+
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from influcoder_lib import tables
+from influcoder_lib import atomic, tables
 from influcoder_lib.errors import StoreError
-from influcoder_lib.tables import TableReader, read_blocks, writing
+from influcoder_lib.tables import TableReader, load_table, read_blocks, scan_table, writing
 
 SCHEMA = {"name": pl.String, "row": pl.Int64, "score": pl.Float32}
 
@@ -61,6 +63,37 @@ def test_a_row_group_ends_at_its_rows_or_its_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "GROUP_BYTES", 1000)
     write(tmp_path / "b.parquet", [200] * 3)
     assert pq.ParquetFile(tmp_path / "b.parquet").num_row_groups == 3
+
+
+def test_an_empty_block_is_not_kept_where_others_have_the_columns(tmp_path):
+    with writing(tmp_path / "a.parquet") as table:
+        table.add(block(0, 1))
+        empty = block(0, 0)
+        kept = weakref.ref(empty)
+        table.add(empty)
+        del empty
+        assert kept() is None
+    assert load_table(tmp_path / "a.parquet").equals(block(0, 1))
+
+
+@pytest.mark.parametrize("name", ["a[1]", "b*", "c?", "[!d]", "{e}"])
+def test_a_path_is_a_name_and_no_pattern(tmp_path, name):
+    for start, folder in enumerate((name, "a1", "bx", "cx", "e")):
+        write(tmp_path / folder / "t.parquet", [start + 1])
+    path = tmp_path / name / "t.parquet"
+    assert load_table(path).equals(block(0, 1))
+    assert load_table(path, ["row"]).columns == ["row"]
+    assert scan_table(path).collect().equals(block(0, 1))
+    found = scan_table([path, tmp_path / "a1/t.parquet"], include_file_paths="place").collect()
+    assert found["place"].to_list() == [str(path)] + 2 * [str(tmp_path / "a1/t.parquet")]
+
+
+def test_what_a_killed_process_left_of_a_table_is_known_as_such(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "GROUP_ROWS", 1)
+    with writing(tmp_path / "a.parquet") as table:
+        table.add(block(0, 1))
+        monkeypatch.setattr(atomic, "_lives", lambda process: False)
+        assert atomic.orphans(tmp_path) == list(tmp_path.iterdir()) != []
 
 
 def test_equal_blocks_give_equal_bytes(tmp_path):

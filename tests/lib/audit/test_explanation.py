@@ -1,12 +1,17 @@
 """Explanations against brute force: standing, responsible queries, neighbours, history, places."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
 
+from influcoder_lib.audit.catalog import Catalog
 from influcoder_lib.audit.explanation import NEIGHBOURS, QUERIES, Explanation, explain
 from influcoder_lib.audit.lineage import trace
 from influcoder_lib.errors import DataError
+from influcoder_lib.store import Store
 from tests.lib.audit.chain import Chain, ids_of, rows_of, unit_vectors
 
 
@@ -254,3 +259,21 @@ def test_a_sample_that_waits_for_its_decision_says_so(ran: Chain):
     with pytest.raises(DataError, match="has not been decided on yet") as caught:
         explain(ran.store, ids_of(rows_of("c"))[0])
     assert caught.value.where == "shard c"
+
+
+@pytest.mark.parametrize("name", ["a[1]", "b*", "c?"])
+def test_a_store_may_be_in_a_folder_whose_name_looks_like_a_pattern(ran: Chain, name):
+    # Beside it are others that the patterns would fit.
+    root = ran.store.root
+    for folder in (name, "a1", "bb", "cc"):
+        shutil.copytree(root, root.parent / folder / "data")
+    ran.store = Store(root.parent / name / "data")
+    ran.shards["a"], gone = ran.shards["a"][1:], ids_of(ran.shards["a"])[0]
+    ran.run()
+    catalog = Catalog(ran.store)
+    for view in ("samples", "decisions", "scores"):
+        assert catalog.select(f"SELECT count(*) FROM {view}").rows == [(23,)]
+    with pytest.raises(DataError, match="Cannot access file"):
+        catalog.select(f"FROM read_text('{ran.store.root}/manifests/corpus/a/000001.json')")
+    for sample_id in (gone, ids_of(ran.shards["a"])[0]):
+        assert any(explain(ran.store, sample_id).neighbours.values())
