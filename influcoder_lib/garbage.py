@@ -94,13 +94,22 @@ def find_garbage(store: Store, days: float, encoders: Collection[str | None]) ->
     return Garbage(here, there, tuple(made for made in past if store.place(made) in removed))
 
 
-def remove(store: Store, garbage: Garbage) -> None:
-    """Take the files away, at the location first.
+def remove(store: Store, garbage: Garbage) -> Garbage:
+    """Take the files away, at the location first, but for those that a manifest in force names by
+    now: whoever made equal content meanwhile has published these very files. Returns what went.
 
     Raises:
-        StoreError: the location does not answer.
+        StoreError: a manifest cannot be read, or the location does not answer.
         OSError: a file cannot be removed.
     """
+    store.remote.catch_up()
+    in_force = {store.place(history[-1]): history[-1] for history in store.histories().values()}
+    used = {place / name for place, made in in_force.items() for name in made.files}
+    garbage = Garbage(
+        {path: size for path, size in garbage.here.items() if path not in used},
+        {path: size for path, size in garbage.there.items() if path not in used},
+        tuple(made for made in garbage.versions if store.place(made) not in in_force),
+    )
     store.remote.remove(garbage.there)
     for path in garbage.here:
         path.unlink(missing_ok=True)
@@ -108,6 +117,7 @@ def remove(store: Store, garbage: Garbage) -> None:
         while folder != store.root and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
             folder = folder.parent
+    return garbage
 
 
 def _is_old(stamp: Stamp) -> bool:

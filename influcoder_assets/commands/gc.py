@@ -43,7 +43,7 @@ def gc(
         with lock:
             garbage = find_garbage(workspace.store, days, versions_in_use(workspace))
             if not dry_run:
-                remove(workspace.store, garbage)
+                garbage = remove(workspace.store, garbage)
     files = garbage.here | garbage.there
     versions = [
         {name: getattr(each, name) for name in ("asset", "shard", "number", "created", "bytes")}

@@ -118,6 +118,23 @@ def test_what_was_removed_at_the_location_is_missing_everywhere(stores, tmp_path
     assert one.path(again, "deep/rows.txt").read_text() == "past"
 
 
+def test_what_was_made_again_since_it_was_found_stays(stores, tmp_path):
+    one = stores("one")
+    publish(one, "past"), publish(one, "now")
+    past, other, now = publish(one, "past"), publish(one, "other"), publish(one, "now")
+    found = find_garbage(one, -1, [None])
+    assert {made.fingerprint for made in found.versions} == {past.fingerprint, other.fingerprint}
+    again = publish(stores("one"), "past")
+    went = remove(one, found)
+    assert {made.fingerprint for made in went.versions} == {other.fingerprint}
+    assert sum(went.here.values()) == len("other")
+    assert one.path(again, "deep/rows.txt").read_text() == "past"
+    assert list(tmp_path.rglob(f"{other.fingerprint}/**/rows.txt")) == []
+    if one.remote.stamps("manifests"):
+        assert stores("two").path(again, "deep/rows.txt").read_text() == "past"
+        assert stores("two").history("corpus", "a")[-1] == again != now
+
+
 def test_looking_removes_nothing(stores):
     store = stores("one")
     past, _ = publish(store, "past"), publish(store, "now")
