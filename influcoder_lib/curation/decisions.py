@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -64,13 +64,13 @@ def read_overrides(path: Path) -> list[Override]:
 
     Raises:
         DataError: the file cannot be read, a column is missing or unknown, a row is malformed,
-            or two rows contradict each other; names file and row (1 = first below the header).
+            or two rows contradict each other; names the file and the line that the row ends in.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, strict=True)
             header = tuple(reader.fieldnames or ())
-            rows = list(reader)
+            rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"The reviewer's list cannot be read: {error}.",
@@ -83,9 +83,9 @@ def read_overrides(path: Path) -> list[Override]:
             where=f"file {path}, header {','.join(header) or '(empty)'}",
             allowed="exactly sample_id,decision,note",
         )
-    overrides = [_override(row, f"file {path}, row {n}") for n, row in enumerate(rows, 1)]
-    _check_contradictions(overrides, f"file {path}, ")
-    return overrides
+    listed = [(line, _override(row, f"file {path}, line {line}")) for line, row in rows]
+    _check_contradictions(listed, f"file {path}, lines")
+    return [override for _, override in listed]
 
 
 def decide(
@@ -113,7 +113,7 @@ def decide(
         ValueError: `scored` already has one of the columns to be added.
     """
     _check_scored(scored, rules)
-    _check_contradictions(overrides, "")
+    _check_contradictions(enumerate(overrides, 1), "overrides")
     listed = pl.DataFrame(
         [(entry.sample_id, entry.decision, entry.note) for entry in overrides],
         schema={"sample_id": pl.String, "_reviewed": pl.String, "_note": pl.String},
@@ -156,14 +156,14 @@ def _override(row: dict[Any, Any], where: str) -> Override:
     return Override(identity, decision, note)
 
 
-def _check_contradictions(overrides: Sequence[Override], where: str) -> None:
+def _check_contradictions(numbered: Iterable[tuple[int, Override]], where: str) -> None:
     first: dict[str, tuple[int, Override]] = {}
-    for number, override in enumerate(overrides, 1):
+    for number, override in numbered:
         earlier, known = first.setdefault(override.sample_id, (number, override))
         if known.decision != override.decision:
             raise DataError(
                 f"The reviewer's list both keeps and drops sample {override.sample_id}.",
-                where=f"{where}rows {earlier} and {number}",
+                where=f"{where} {earlier} and {number}",
                 fix="remove one of the two",
             )
 

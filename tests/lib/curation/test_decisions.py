@@ -330,16 +330,18 @@ def test_the_reviewers_list_is_read_in_order_with_notes(tmp_path):
     [
         ("", "header (empty)"),
         ("sample_id,decision\n", "other columns"),
-        (f"sample_id,decision,note\n{ID_A},keep,\nshort,keep,\n", "row 2, field sample_id"),
-        (f"sample_id,decision,note\n{ID_A},delete,\n", "row 1, field decision"),
-        (f"sample_id,decision,note\n{ID_A},keep\n", "row 1"),
-        (f"sample_id,decision,note\n{ID_A},keep,a,b\n", "row 1"),
-        (f"sample_id,decision,note\n{ID_A},keep,\n{ID_B},keep,\n{ID_A},drop,\n", "rows 1 and 3"),
+        (f"sample_id,decision,note\n{ID_A},keep,\nshort,keep,\n", "line 3, field sample_id"),
+        (f"sample_id,decision,note\n{ID_A},delete,\n", "line 2, field decision"),
+        (f"sample_id,decision,note\n{ID_A},keep\n", "line 2"),
+        (f"sample_id,decision,note\n{ID_A},keep,a,b\n", "line 2"),
+        (f"sample_id,decision,note\n{ID_A},keep,\n{ID_B},keep,\n{ID_A},drop,\n", "lines 2 and 4"),
+        (f"sample_id,decision,note\n\n\n{ID_A},keep,\n\nshort,keep,\n", "line 6, field sample_id"),
+        (f"sample_id,decision,note\n\n{ID_A},keep,\n\n{ID_A},drop,\n", "lines 3 and 5"),
         (f'sample_id,decision,note\n{ID_A},keep,"open\n', "cannot be read"),
         (f"sample_id,decision,note\n{ID_A},keep,caf\udce9\n", "cannot be read"),
     ],
 )
-def test_a_broken_reviewers_list_is_refused_naming_file_and_row(tmp_path, text, told):
+def test_a_broken_reviewers_list_is_refused_naming_file_and_line(tmp_path, text, told):
     path = tmp_path / "list.csv"
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(DataError) as caught:
