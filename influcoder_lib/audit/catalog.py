@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from influcoder_lib.audit.views import VIEWS, make_views
+from influcoder_lib.audit.views import VIEWS, make_past_views, make_views
 from influcoder_lib.errors import DataError, StoreError
 from influcoder_lib.store import Store
 
@@ -45,6 +45,8 @@ class Catalog:
     """
 
     def __init__(self, store: Store) -> None:
+        self._store = store
+        self._has_past = False
         self._connection = duckdb.connect(config=_AT_START)
         with _stored_files():
             make_views(self._connection, store)
@@ -53,6 +55,18 @@ class Catalog:
         self._connection.execute("SET allowed_directories = $1", [[files, escape(files)]])
         self._connection.execute("SET enable_external_access = false")
         self._connection.execute("SET lock_configuration = true")
+
+    def add_past(self) -> None:
+        """Have the decisions of older versions, too, as `stored.past`: there may be many, and few
+        queries need them.
+
+        Raises:
+            StoreError: a manifest or a stored file cannot be read.
+        """
+        if not self._has_past:
+            with _stored_files():
+                make_past_views(self._connection, self._store)
+            self._has_past = True
 
     def frame(self, query: str, parameters: Mapping[str, Any] | None = None) -> pl.DataFrame:
         """The answer to a query of our own.
@@ -91,7 +105,7 @@ def _stored_files() -> Iterator[None]:
     except duckdb.Error as error:
         raise StoreError(
             f"A stored file cannot be read. {_first_part(error)}",
-            fix="type `influcoder run`, or delete the manifest of that artifact and then do",
+            fix="type `influcoder plan --verify`, then `influcoder run`",
         ) from error
 
 

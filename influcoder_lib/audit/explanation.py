@@ -21,14 +21,18 @@ from influcoder_lib.audit.lineage import (
 from influcoder_lib.audit.neighbours import LiveIndex, Neighbour
 from influcoder_lib.curation.index import VECTORS, read_vector
 from influcoder_lib.curation.rules import Rule
+from influcoder_lib.errors import DamageError
 from influcoder_lib.store import Manifest, Store
-
 from influcoder_lib.tables import load_table
+
 QUERIES = 3
 """How many of a behavior's queries are named, the most responsible first."""
 
 NEIGHBOURS = 3
 """How many neighbours are named of each decision."""
+
+LOST = "not known: the files of this version are missing or damaged"
+"""Stands in the history for what was decided then."""
 
 # As in scores: far above float32's rounding error, far below what means something.
 _DECIMALS = 6
@@ -73,7 +77,8 @@ class Standing:
 @dataclass(frozen=True)
 class Past:
     """A decision on the sample and since when it held; `decision` is null while the sample was not
-    in its shard. Times are UTC, ISO 8601."""
+    in its shard, and where that cannot be read any more, as `reason` then says. Times are UTC, ISO
+    8601."""
 
     since: str
     run_id: str
@@ -191,7 +196,10 @@ def _history(store: Store, shard: str, sample_id: str) -> tuple[Past, ...]:
     """Decisions in the order of time, from the first on; equal ones in a row are one."""
     found: list[Past] = []
     for manifest in store.history("filtered_dataset", shard):
-        row = decided_row(store, manifest, sample_id) or {}
+        try:
+            row = decided_row(store, manifest, sample_id) or {}
+        except DamageError:
+            row = {"reason": LOST}
         now = tuple(row.get(name) for name in ("decision", "reason", "encoder"))
         if found:
             before = (found[-1].decision, found[-1].reason, found[-1].encoder)

@@ -64,6 +64,7 @@ def find(store: Store, catalog: Catalog, identity: str) -> tuple[Place, ...]:
     if len(now):
         check_one(now["sample_id"], start)
         return tuple(Place(**row) for row in now.iter_rows(named=True))
+    catalog.add_past()
     once = catalog.frame(_ONCE, {"start": start})
     if len(once):
         check_one(once["sample_id"], start)

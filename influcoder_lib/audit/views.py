@@ -154,7 +154,6 @@ def make_views(connection: Connection, store: Store) -> None:
     scored = _files(store, current, "influence_scores", ("scores.parquet",))
     _scores(connection, scored)
     _table(connection, "files", files + scored, _FILES)
-    _past(connection, store, histories)
     connection.execute("USE main")
     for name, source in _SOURCES.items():
         columns = ", ".join(_TIMES.get(column, column) for column in VIEWS[name].columns)
@@ -293,20 +292,29 @@ def _scores(connection: Connection, files: list[Row]) -> None:
     long.create_view("scores")
 
 
-def _past(connection: Connection, store: Store, histories: Mapping[Key, list[Manifest]]) -> None:
-    """Decisions of older versions, as `past` and `past_files`; each file once, with the newest
-    version that has it. A file that is in force now is none of them."""
+def make_past_views(connection: Connection, store: Store) -> None:
+    """Make `stored.past` and `stored.past_files`, decisions of older versions that are still there;
+    each file once, with the newest version that has it. A file that is in force now is none of
+    them.
+
+    Raises:
+        StoreError: a manifest cannot be read, or a file that the location has is damaged.
+        duckdb.Error: a stored parquet file is damaged.
+    """
     asset, parts, schema = _PARQUET["decisions"]
     found = {
         (manifest.shard, manifest.fingerprint): manifest
-        for (name, _), history in histories.items()
+        for (name, _), history in store.histories().items()
         if name == asset
         for manifest in history[:-1]
         if manifest.fingerprint != history[-1].fingerprint
     }
     files = _files_of(store, list(found.values()), parts)
+    files = [each for each in files if Path(each["filename"]).is_file()]
+    connection.execute("USE stored")
     _parquet(connection, "past", files, schema)
     _table(connection, "past_files", files, _FILES)
+    connection.execute("USE main")
 
 
 def _behaviors(columns: Iterable[str]) -> list[str]:

@@ -12,6 +12,7 @@ from influcoder_lib.audit.catalog import Catalog
 from influcoder_lib.audit.views import VIEWS
 from influcoder_lib.errors import DataError, StoreError
 from influcoder_lib.fingerprint import of_folder
+from influcoder_lib.store import Store
 from tests.lib.audit.chain import UNTRAINED, Chain, ids_of, rows_of
 
 
@@ -358,6 +359,26 @@ def test_a_lost_file_is_an_error_that_names_it(ran: Chain):
     with pytest.raises(StoreError, match="A stored file cannot be read") as caught:
         Catalog(ran.store).frame("FROM samples")
     assert str(path) in str(caught.value)
+    assert "plan --verify" in caught.value.fix
+
+
+def test_decisions_of_before_are_looked_at_only_when_they_are_asked_for(ran: Chain, monkeypatch):
+    past = ran.filtered("a")
+    ran.shards["a"] = rows_of("a", 20)
+    ran.run()
+    brought = []
+    monkeypatch.setattr(Store, "bring", lambda store, wanted: brought.extend(wanted))
+    catalog = Catalog(ran.store)
+    assert (past, "kept.parquet") not in brought
+    for _ in range(2):
+        catalog.add_past()
+    assert (past, "kept.parquet") in brought
+    assert len(catalog.frame("FROM stored.past")) == 12
+    (ran.store.place(past) / "kept.parquet").unlink()
+    lacking = Catalog(ran.store)
+    assert lacking.select("SELECT count(*) FROM decisions").rows == [(32,)]
+    lacking.add_past()
+    assert 0 < len(lacking.frame("FROM stored.past")) < 12
 
 
 def test_a_damaged_manifest_is_an_error_that_names_it(ran: Chain):

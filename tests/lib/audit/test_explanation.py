@@ -152,6 +152,21 @@ def test_the_history_tells_when_a_decision_changed_and_equal_ones_once(ran: Chai
     assert found.history[-1].reason == found.reason
 
 
+@pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_text("no parquet")])
+def test_a_version_that_cannot_be_read_is_a_gap_in_the_history(ran: Chain, harm):
+    sample_id = ids_of(ran.shards["a"])[0]
+    for threshold in (-1.0, 1.0):
+        ran.thresholds["rude"] = threshold
+        ran.run()
+    whole = explain(ran.store, sample_id).history
+    (_, lost, _) = ran.store.history("filtered_dataset", "a")
+    harm(ran.store.place(lost) / "kept.parquet")
+    found = explain(ran.store, sample_id).history
+    assert (found[0], found[2]) == (whole[0], whole[2])
+    assert (found[1].decision, found[1].run_id) == (None, "run-2")
+    assert "missing or damaged" in found[1].reason
+
+
 def test_a_sample_in_several_shards_is_explained_where_it_is_live(ran: Chain):
     ran.shards = {"0": rows_of("a", 3), "c": rows_of("a", 4), **ran.shards}
     ran.run()
