@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from influcoder_lib.curation.decisions import Rule
+from influcoder_lib.curation.rules import Rule
 from influcoder_lib.report.changes import Changes, in_words
 from influcoder_lib.report.model import (
     BehaviorReport,
@@ -16,6 +16,8 @@ from influcoder_lib.report.standing import VERDICTS, DistillationGap, MeasuredSh
 
 NOT_APPLICABLE = "—"
 FIRST_REPORT = "This is the first report: there is none to compare it with."
+# What is nearly nothing or nearly all is neither.
+_NEARLY = {"0.00": "< 0.01", "100.00": "> 99.99"}
 MOST_SHARDS = 30
 MOST_REASONS = 100
 """Reasons of quarantined rows, most rows first; columns with strange types can have more."""
@@ -47,7 +49,8 @@ def percent(part: float | None) -> str:
     if part is None:
         return NOT_APPLICABLE
     digits = 0 if part in (0, 1) else 2 if part < 0.001 or part > 0.999 else 1
-    return f"{100 * part:.{digits}f} %"
+    written = f"{100 * part:.{digits}f}"
+    return f"{_NEARLY.get(written, written)} %"
 
 
 def score(number: float | None) -> str:

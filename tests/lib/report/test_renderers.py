@@ -13,6 +13,7 @@ from markdown_it import MarkdownIt
 from influcoder_lib.report import pictures
 from influcoder_lib.report.html import render_html
 from influcoder_lib.report.markdown import escape, render_markdown
+from influcoder_lib.report.wording import percent
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -159,6 +160,23 @@ def test_both_show_the_reasons_of_quarantine_with_most_rows_and_count_the_others
         texts = [text for _, text in page.texts]
         assert [text for text in texts if text in reasons] == list(reasons)[:shown]
         assert any(others in text for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("part", "written"),
+    [
+        (None, "—"),
+        (0, "0 %"),
+        (1e-7, "< 0.01 %"),
+        (0.0001, "0.01 %"),
+        (0.0123, "1.2 %"),
+        (0.9999, "99.99 %"),
+        (0.999999, "> 99.99 %"),
+        (1, "100 %"),
+    ],
+)
+def test_what_is_nearly_nothing_or_nearly_all_is_neither(part, written):
+    assert percent(part) == written
 
 
 def test_markdown_keeps_to_a_few_pictures_and_says_so(make_report):
