@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
 
+from influcoder_lib.atomic import whole
 from influcoder_lib.demo_sources import (
     DemoRow,
     dialogue_rows,
@@ -180,11 +181,10 @@ def _write_missing(path: Path, rows: Sequence[DemoRow]) -> bool:
     if path.exists():
         return False
     ordered = _drawn(rows, _ORDER_SEED, lambda row: row.sample_id)
-    part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes("".join(row.to_json() for row in ordered).encode())
-        part.replace(path)
+        with whole(path) as part:
+            part.write_bytes("".join(row.to_json() for row in ordered).encode())
     except OSError as error:
         raise StoreError(
             f"A file of the demo corpus cannot be written ({error.strerror or error}).",
