@@ -23,7 +23,7 @@ from bench.distilling import samples
 from bench.kept import Kept
 from bench.measure import Figure
 from influcoder_lib import metrics, models
-from influcoder_lib.curation.decisions import RuleSettings, calibrate
+from influcoder_lib.curation.rules import RuleSettings, calibrate
 
 _STUDENT = "kernel, centred, half resemblance"
 _ALL = "all sources"

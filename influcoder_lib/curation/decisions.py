@@ -9,31 +9,8 @@ from typing import Any, Literal
 
 import polars as pl
 
-from influcoder_lib.curation.rules import (
-    Kind,
-    Method,
-    Rule,
-    RuleSettings,
-    Statistic,
-    calibrate,
-    check_settings,
-)
+from influcoder_lib.curation.rules import Rule
 from influcoder_lib.errors import DataError
-
-__all__ = [
-    "DECISION_SCHEMA",
-    "OVERRIDE_COLUMNS",
-    "Kind",
-    "Method",
-    "Override",
-    "Rule",
-    "RuleSettings",
-    "Statistic",
-    "calibrate",
-    "check_settings",
-    "decide",
-    "read_overrides",
-]
 
 OVERRIDE_COLUMNS = ("sample_id", "decision", "note")
 DECISION_SCHEMA = {

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import polars as pl
 
-from influcoder_lib.curation.decisions import Rule
+from influcoder_lib.curation.rules import Rule
 from influcoder_lib.errors import DataError, StoreError
 from influcoder_lib.report.groups import Json, add_rows, count_groups, null_last
 from influcoder_lib.report.layout import BIN_EDGES, COUNTS, NEAR, SCHEMA, TOP, TRUNCATED

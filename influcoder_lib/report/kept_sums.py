@@ -14,7 +14,7 @@ from pathlib import Path
 
 from influcoder_lib import fingerprint
 from influcoder_lib.atomic import write_atomically
-from influcoder_lib.curation.decisions import Rule
+from influcoder_lib.curation.rules import Rule
 from influcoder_lib.report.groups import Json
 from influcoder_lib.report.layout import SCHEMA
 from influcoder_lib.report.sums import add_up, combine

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from influcoder_lib.curation.decisions import Rule
+from influcoder_lib.curation.rules import Rule
 from influcoder_lib.report import alerts
 from influcoder_lib.report.changes import Changes
 from influcoder_lib.report.groups import LENGTHS

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from influcoder_lib.curation.decisions import Rule
+from influcoder_lib.curation.rules import Rule
 from influcoder_lib.report.changes import Changes
 from influcoder_lib.report.standing import Standing
 

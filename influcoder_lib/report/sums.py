@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from influcoder_lib.curation.decisions import Rule
+from influcoder_lib.curation.rules import Rule
 from influcoder_lib.errors import StoreError
 from influcoder_lib.report.groups import GROUPS, Json, add_groups, add_rows, null_last
 from influcoder_lib.report.layout import BIN_EDGES, COUNTS, NEAR, SCHEMA, TOP, TRUNCATED

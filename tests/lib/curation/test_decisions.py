@@ -10,15 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from influcoder_lib.curation.decisions import (
-    DECISION_SCHEMA,
-    Override,
-    Rule,
-    RuleSettings,
-    calibrate,
-    decide,
-    read_overrides,
-)
+from influcoder_lib.curation.decisions import DECISION_SCHEMA, Override, decide, read_overrides
+from influcoder_lib.curation.rules import Rule, RuleSettings, calibrate
 from influcoder_lib.errors import DataError, SettingsError, StoreError
 
 # Sixteenths end in a 5 at the fourth decimal: exact halves for whoever rounds to three.

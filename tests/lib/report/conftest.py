@@ -6,7 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from influcoder_lib.curation.decisions import Override, Rule, decide
+from influcoder_lib.curation.decisions import Override, decide
+from influcoder_lib.curation.rules import Rule
 from influcoder_lib.fingerprint import sample_id
 from influcoder_lib.report.aggregates import shard_aggregates
 from influcoder_lib.report.changes import Changes, Correlation, MovedSample

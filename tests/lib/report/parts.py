@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from influcoder_lib.curation.decisions import Rule
+from influcoder_lib.curation.rules import Rule
 from influcoder_lib.report import merging
 from influcoder_lib.report.merging import Context
 from influcoder_lib.report.model import Report
