@@ -65,7 +65,7 @@ def ingest(
 
     The raw file and the two tables are never held in memory; what grows with the file is one
     16-byte identity and row number a sample, to find duplicates. Equal files give equal bytes.
-    Either both tables are written or, on an error, neither.
+    The quarantine takes its name first: where the samples are, both are written to their end.
 
     A row is a sample if its prompt and response are text without NUL characters, each of at most
     `max_characters`, the response is not blank, label and source are text or missing (a blank one

@@ -1,8 +1,8 @@
-"""Raw files to samples: streaming readers of jsonl, jsonl.gz, csv and parquet, and quarantine.
+"""Rows of raw files: streaming readers of jsonl, jsonl.gz, csv and parquet.
 
-A bad row never stops a file: it goes to quarantine with its number, field and reason. A file that
-cannot be trusted as a whole (cut off, empty, a column missing, grown beyond measure when it is
-unpacked) is an error.
+A bad row never stops a file: it is told with its number, field and reason. A file that cannot be
+trusted as a whole (cut off, empty, a column missing, grown beyond measure when it is unpacked) is
+an error.
 """
 
 import codecs

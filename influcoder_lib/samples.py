@@ -41,7 +41,8 @@ QUARANTINE_SCHEMA = pl.Schema(
 SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
 
 _KEY = re.compile(r"[a-z0-9_.-]+")
-# A file system takes names of 255 bytes, and a key gets endings such as ".json.1f2e3d4c.part".
+# A file system takes names of 255 bytes, and a key gets endings such as
+# ".json.1f2e3d4c-123456-5b6a7988.part".
 _LONGEST_KEY = 200
 
 

@@ -49,7 +49,8 @@ class Lineage:
         raise StoreError(
             f"There is no record of the {asset} that this was made from.",
             where=f"{made.asset} {made.shard or ''}, version {made.number}".replace("  ", " "),
-            fix="type `influcoder run`: what lacks its inputs is made anew",
+            fix="type `influcoder run`, which makes anew what is in force; of a past version the"
+            " record is lost",
         )
 
 
