@@ -50,12 +50,6 @@ def of_file(path: Path) -> str:
     return digest.hexdigest()[:32]
 
 
-def of_folder(folder: Path) -> str:
-    """Fingerprint of every file below a folder: relative names and contents."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return of_pairs((path.relative_to(folder).as_posix(), of_file(path)) for path in files)
-
-
 def of_pairs(pairs: Iterable[tuple[str, str]]) -> str:
     """Fingerprint of named fingerprints, whatever their order."""
     return of_text(*(text for pair in sorted(pairs) for text in pair))

@@ -81,23 +81,6 @@ def test_a_file_is_its_bytes_however_many_blocks_it_has(tmp_path):
         assert fingerprint.of_file(tmp_path / "file") == fingerprint.of_bytes(data)
 
 
-def test_a_folder_is_its_names_and_contents_wherever_it_lies(tmp_path):
-    one, other = tmp_path / "one", tmp_path / "elsewhere" / "other"
-    for folder, names in ((one, ["a/b", "c"]), (other, ["c", "a/b"])):
-        for name in names:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(name)
-    same = fingerprint.of_folder(one)
-    assert fingerprint.of_folder(other) == same
-    (other / "empty").mkdir()
-    assert fingerprint.of_folder(other) == same
-    (other / "c").rename(other / "d")
-    assert fingerprint.of_folder(other) != same
-    (other / "d").rename(other / "c")
-    (other / "c").write_text("C")
-    assert fingerprint.of_folder(other) != same
-
-
 @given(st.dictionaries(st.text(max_size=3), st.text(max_size=3)), st.randoms())
 def test_pairs_are_a_set(pairs, random):
     shuffled = list(pairs.items())

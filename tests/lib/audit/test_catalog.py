@@ -11,8 +11,8 @@ import pytest
 from influcoder_lib.audit.catalog import Catalog
 from influcoder_lib.audit.views import VIEWS
 from influcoder_lib.errors import DataError, StoreError
-from influcoder_lib.fingerprint import of_folder
 from influcoder_lib.store import Store
+from tests.folders import contents
 from tests.lib.audit.chain import UNTRAINED, Chain, ids_of, rows_of
 
 
@@ -292,11 +292,11 @@ def test_a_query_can_neither_write_nor_reach_beyond_the_views(
     in_python = pl.DataFrame({"word": ["xyzzy"]})
     monkeypatch.chdir(secret.parent)
     catalog = Catalog(ran.store)
-    before = of_folder(secret.parent)
+    before = contents(secret.parent)
     with pytest.raises(DataError) as caught:
         catalog.select(attack.format(inside=ran.store.root / "artifacts", outside=secret.parent))
     assert in_python["word"][0] not in str(caught.value)
-    assert of_folder(secret.parent) == before
+    assert contents(secret.parent) == before
     assert sorted(each.name for each in secret.parent.iterdir()) == [
         "data",
         "secret.csv",

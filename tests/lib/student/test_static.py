@@ -9,7 +9,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import StaticEmbedding
 
-from influcoder_lib import fingerprint, models
+from influcoder_lib import models
 from influcoder_lib.errors import SettingsError
 from influcoder_lib.samples import Sample
 from influcoder_lib.student.distillation import distill
@@ -18,6 +18,7 @@ from influcoder_lib.student.reading import text_of
 from influcoder_lib.student.recipes import Recipe
 from influcoder_lib.student.static import static_of
 from influcoder_lib.student.training import TrainingSet
+from tests.folders import contents
 from tests.tiny import VOCABULARY, tiny_encoder
 
 SAMPLES = [
@@ -98,7 +99,7 @@ def test_it_is_saved_as_a_plain_sentence_transformer_that_the_models_allow(
     assert again.fingerprint == static.fingerprint == static.copy().fingerprint
     again.encode(SAMPLES)
     again.save(tmp_path / "two")
-    assert fingerprint.of_folder(tmp_path / "one") == fingerprint.of_folder(tmp_path / "two")
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
     plain = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
     texts = [text_of(sample) for sample in SAMPLES]
     np.testing.assert_allclose(plain.encode(texts), static.encode(SAMPLES), atol=1e-6)
