@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +17,8 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 EXPERIMENT = "influcoder"
 MODEL = "influence-encoder"
 ALIAS = "champion"
+# Of the registered model: no version is in use, because somebody wants it so.
+_GIVEN_UP = "untrained_in_use"
 
 # What is not there is an invalid parameter to one of MLflow's stores, and missing to another.
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
@@ -89,14 +91,8 @@ class Registry:
 
     def register(self, run_id: str, artifact: str, tags: Mapping[str, str]) -> str:
         """Register a run's artifact folder as the next version of the encoder; returns it."""
-        from mlflow.exceptions import MlflowException
-
         with self._reached():
-            try:
-                self.client.create_registered_model(MODEL)
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
+            self._make_model()
             source = f"{self.client.get_run(run_id).info.artifact_uri}/{artifact}"
             version = self.client.create_model_version(MODEL, source, run_id, tags=dict(tags))
         return str(version.version)
@@ -120,26 +116,31 @@ class Registry:
                     where=self.shown_address,
                     fix="`influcoder status` and MLflow's own UI show the versions",
                 ) from error
+            self.client.delete_registered_model_tag(MODEL, _GIVEN_UP)
 
     def demote(self) -> None:
         """Take the alias `champion` away: the untrained encoder is in use."""
-        if self.champion() is not None:
-            with self._reached():
+        champion = self.champion()
+        with self._reached():
+            self._make_model()
+            self.client.set_registered_model_tag(MODEL, _GIVEN_UP, "true")
+            if champion is not None:
                 self.client.delete_registered_model_alias(MODEL, ALIAS)
+
+    def is_given_up(self) -> bool:
+        """Whether `demote` was the last word on which version is in use."""
+        found = self._found(lambda: self.client.get_registered_model(MODEL))
+        return found is not None and _GIVEN_UP in found.tags
+
+    def holds(self, version: str, encoder: str) -> bool:
+        """Whether the version is there, and is the encoder with this fingerprint."""
+        found = self._found(lambda: self.client.get_model_version(MODEL, version))
+        return found is not None and found.tags.get("fingerprint") == encoder
 
     def champion(self) -> str | None:
         """The version that the alias `champion` points at; None without one."""
-        if self.database is not None and not self.database.is_file():
-            return None
-        from mlflow.exceptions import MlflowException
-
-        with self._reached():
-            try:
-                return str(self.client.get_model_version_by_alias(MODEL, ALIAS).version)
-            except MlflowException as error:
-                if error.error_code in _ABSENT:
-                    return None
-                raise
+        found = self._found(lambda: self.client.get_model_version_by_alias(MODEL, ALIAS))
+        return None if found is None else str(found.version)
 
     def registered(self, tags: Mapping[str, str]) -> tuple[str, str] | None:
         """The newest version that has all these tags, and the run that it is of."""
@@ -166,6 +167,30 @@ class Registry:
         with self._reached():
             source = self.client.get_model_version_download_uri(MODEL, version)
             return Path(download_artifacts(artifact_uri=source, dst_path=str(target)))
+
+    def _found(self, ask: Callable[[], Any]) -> Any:
+        """What MLflow answers; None where there is no such thing, or no database yet."""
+        if self.database is not None and not self.database.is_file():
+            return None
+        from mlflow.exceptions import MlflowException
+
+        with self._reached():
+            try:
+                return ask()
+            except MlflowException as error:
+                if error.error_code in _ABSENT:
+                    return None
+                raise
+
+    def _make_model(self) -> None:
+        """Have the registered model that all versions are of."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.create_registered_model(MODEL)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
 
     @contextmanager
     def _reached(self) -> Iterator[None]:

@@ -160,35 +160,39 @@ def _base_encoder(workspace: "Workspace") -> str:
 
 def _champion(workspace: "Workspace") -> str:
     """The version with the alias; of a database that has not changed, the remembered one: loading
-    MLflow takes seconds."""
+    MLflow takes seconds.
+
+    Raises:
+        StoreError: the registry does not hold the encoder in use.
+    """
+    champion = workspace.store.current("champion_encoder")
+    in_use = (champion.summary["version"], champion.summary["encoder"]) if champion else None
     database = workspace.registry.database
-    if database is None:
-        return workspace.registry.champion() or NONE
-    if not database.is_file():
-        _check_nobody_has_one(workspace)
-        return NONE
+    if database is None or not database.is_file():
+        return _checked_champion(workspace, in_use)
     memory, content = workspace.data / "champion.json", workspace.hashes.of(database)
+    looked_at = [content, *(in_use or ())]
     record = _recall(memory)
-    if record.get("database") != content:
-        record = {"database": content, "version": workspace.registry.champion() or NONE}
+    if record.get("looked_at") != looked_at:
+        record = {"looked_at": looked_at, "version": _checked_champion(workspace, in_use)}
         _remember(memory, record)
     return str(record["version"])
 
 
-def _check_nobody_has_one(workspace: "Workspace") -> None:
-    """A machine without the registry would take the encoder in use away from all others.
-
-    Raises:
-        StoreError: the encoder in use at the location has a version, in some registry.
-    """
-    champion = workspace.store.current("champion_encoder")
-    version = champion.summary["version"] if champion else None
-    if workspace.settings.storage.location is not None and version is not None:
+def _checked_champion(workspace: "Workspace", in_use: tuple[str | None, str] | None) -> str:
+    """The version with the alias. Another registry has none, and would take the encoder in use,
+    given by version and fingerprint, away without a word."""
+    registry = workspace.registry
+    version, encoder = in_use or (None, "")
+    if version is not None and not (registry.holds(version, encoder) or registry.is_given_up()):
         raise StoreError(
             f"The encoder in use is version {version} of an MLflow registry that is not here.",
-            where=workspace.registry.shown_address,
-            fix="set MLFLOW_TRACKING_URI to the registry that the machines share",
+            where=registry.shown_address,
+            fix="set MLFLOW_TRACKING_URI to the registry that holds it, or bring its database back;"
+            " to begin anew with the registry that is here, type"
+            " `influcoder rollback --to untrained`",
         )
+    return registry.champion() or NONE
 
 
 def _overrides(workspace: "Workspace", shards: Iterable[str]) -> dict[str, str]:

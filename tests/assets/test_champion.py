@@ -6,7 +6,9 @@ import pytest
 
 from influcoder_assets import champion
 from influcoder_assets.refresh import redistill_job
+from influcoder_assets.registry import ALIAS, MODEL
 from influcoder_assets.workspace import Workspace
+from influcoder_lib.errors import StoreError
 from tests.assets import tiny_home
 from tests.assets.changes import (
     A_CHALLENGER,
@@ -15,6 +17,7 @@ from tests.assets.changes import (
     check_refresh,
     reasons,
 )
+from tests.assets.command import run as run_command
 from tests.assets.conftest import Done
 from tests.assets.tiny_home import SHARDS, everywhere, in_shard
 
@@ -166,6 +169,30 @@ def test_after_damage_a_rollback_still_holds(refreshed_home, change_settings, wi
     made = again.store.require("champion_encoder")
     assert (made.number, made.summary["version"]) == (before.number + 1, None)
     assert again.registry.champion() is None
+
+
+@pytest.mark.parametrize("elsewhere", ["deleted", "empty", "of another home"])
+def test_another_registry_does_not_take_the_encoder_in_use_away(refreshed_home, elsewhere):
+    """Begun anew on purpose, the untrained encoder is in use there."""
+    registry = Workspace.open(refreshed_home).registry
+    (refreshed_home / "mlflow.db").unlink()
+    if elsewhere != "deleted":
+        run = registry.log_run("a run", {}, {}, {}, {}, [])
+    if elsewhere == "of another home":
+        registry.promote(registry.register(run, "encoder", {"fingerprint": "another"}))
+    with pytest.raises(StoreError, match="version 1 of an MLflow registry that is not here") as no:
+        tiny_home.plan(refreshed_home)
+    assert "rollback --to untrained" in no.value.fix
+    assert "MLFLOW_TRACKING_URI" in no.value.fix
+    told = run_command("rollback", "--to", "untrained", "--home", refreshed_home)
+    assert told.exit_code == 0, told.output
+    assert reasons(refreshed_home)["champion_encoder", None] == "champion changed"
+
+
+def test_an_alias_taken_away_by_hand_is_followed(refreshed_home):
+    registry = Workspace.open(refreshed_home).registry
+    registry.client.delete_registered_model_alias(MODEL, ALIAS)
+    assert reasons(refreshed_home)["champion_encoder", None] == "champion changed"
 
 
 def test_an_alias_on_a_version_that_is_not_of_this_home_is_an_error_that_says_so(refreshed_home):

@@ -181,6 +181,7 @@ def test_vectors_are_computed_once_whoever_asks(own: Shared, no_model):
 
 
 def test_a_machine_without_the_registry_does_not_take_the_encoder_away(own: Shared):
+    """Nor does a home without a location, see test_champion."""
     assert Workspace.open(own.two).store.require("champion_encoder").summary["version"] == "1"
     (own.two / "mlflow.db").unlink()
     with pytest.raises(
