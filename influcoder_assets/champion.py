@@ -155,8 +155,9 @@ def _trained_as(task: Task, version: str) -> Manifest:
     raise ModelError(
         f"The alias champion points at version {version}, which was not trained in this home.",
         where=task.workspace.registry.shown_address,
-        fix="type `influcoder rollback --to VERSION` with a version of `influcoder status`,"
-        " or with `untrained`",
+        fix="if another home uses this name on this server, give encoder.registered_model another"
+        " one; else type `influcoder rollback --to VERSION` with a version that `influcoder sql"
+        ' "SELECT version, merit, in_use FROM encoders"` shows, or with `untrained`',
     )
 
 

@@ -39,7 +39,7 @@ _EMBEDDING_CODE = "2"
     group="encoder",
     inputs=("distillation_set", "teacher_rankings"),
     sources=("base_encoder",),
-    settings=lambda s: s.encoder.model_dump(mode="json", exclude={"path"}),
+    settings=lambda s: s.encoder.model_dump(mode="json", exclude={"path", "registered_model"}),
     kinds=("pytorch", "mlflow"),
 )
 def influence_encoder(task: Task) -> None:

@@ -2,7 +2,14 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic.config import JsonDict
 
 from influcoder_assets.settings_base import HomePath, Section, Seed, Text
@@ -13,6 +20,7 @@ _SOURCE = (
     " trained on a few samples of the corpus first, once."
 )
 _SOURCES: JsonDict = {"allowed": "one of fresh, peft, warmup"}
+ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,200}$")]
 Rank = Annotated[int, Field(ge=1, le=1024, description="Rank of the adapter.")]
 AdapterSeed = Annotated[Seed, Field(description="Seed of the adapter's random weights.")]
 
@@ -187,6 +195,12 @@ class EncoderSettings(Section):
         default="all-minilm-l6-v2",
         description="Sentence encoder that training starts from.",
         json_schema_extra={"allowed": "a packaged encoder's name, a folder, or a hub name"},
+    )
+    registered_model: ModelName = Field(
+        default="influence-encoder",
+        description="What MLflow's registered model and experiment are called; homes that share a"
+        " server each have a name of their own.",
+        json_schema_extra={"allowed": "letters, digits, - and _"},
     )
     architecture: Literal["kernel", "transformer", "static"] = Field(
         default="kernel",

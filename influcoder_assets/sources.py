@@ -171,7 +171,7 @@ def _champion(workspace: "Workspace") -> str:
     if database is None or not database.is_file():
         return _checked_champion(workspace, in_use)
     memory, content = workspace.data / "champion.json", workspace.hashes.of(database)
-    looked_at = [content, *(in_use or ())]
+    looked_at = [workspace.registry.model, content, *(in_use or ())]
     record = _recall(memory)
     if record.get("looked_at") != looked_at:
         record = {"looked_at": looked_at, "version": _checked_champion(workspace, in_use)}

@@ -50,7 +50,7 @@ class Workspace:
     @cached_property
     def registry(self) -> Registry:
         """The MLflow registry of this home."""
-        return Registry(self.home)
+        return Registry(self.home, self.settings.encoder.registered_model)
 
     @property
     def data(self) -> Path:

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from influcoder_assets import champion
+from influcoder_assets.maker import MAKERS
 from influcoder_assets.refresh import redistill_job
-from influcoder_assets.registry import ALIAS, MODEL
+from influcoder_assets.registry import ALIAS
 from influcoder_assets.workspace import Workspace
 from influcoder_lib.errors import StoreError
 from tests.assets import tiny_home
@@ -36,7 +37,8 @@ def test_a_challenger_that_loses_is_kept_and_changes_nothing_else(
     summary = after.store.require("champion_encoder").summary
     assert summary["challenger"] == "2"
     assert summary["version"] == before.store.require("champion_encoder").summary["version"]
-    assert after.registry.version_of(after.store.require("influence_encoder").summary["encoder"])
+    trained = after.store.require("influence_encoder").summary
+    assert after.registry.holds("2", trained["encoder"])
 
 
 def test_a_challenger_that_wins_takes_everything_after_it_along(
@@ -191,8 +193,16 @@ def test_another_registry_does_not_take_the_encoder_in_use_away(refreshed_home, 
 
 def test_an_alias_taken_away_by_hand_is_followed(refreshed_home):
     registry = Workspace.open(refreshed_home).registry
-    registry.client.delete_registered_model_alias(MODEL, ALIAS)
+    registry.client.delete_registered_model_alias(registry.model, ALIAS)
     assert reasons(refreshed_home)["champion_encoder", None] == "champion changed"
+
+
+def test_another_name_for_the_registered_model_makes_nothing_anew(new_home, change_settings):
+    change_settings(new_home, "encoder.registered_model", "mine")
+    workspace = Workspace.open(new_home)
+    assert workspace.registry.model == "mine"
+    shaping = MAKERS["influence_encoder"].settings(workspace.settings)
+    assert "registered_model" not in shaping
 
 
 def test_an_alias_on_a_version_that_is_not_of_this_home_is_an_error_that_says_so(refreshed_home):
@@ -201,3 +211,4 @@ def test_an_alias_on_a_version_that_is_not_of_this_home_is_an_error_that_says_so
     registry.promote(registry.register(run, "encoder", {}))
     (failure,) = tiny_home.refresh(refreshed_home).failures
     assert "points at version 2, which was not trained in this home" in failure
+    assert "encoder.registered_model" in failure

@@ -73,6 +73,7 @@ def test_the_least_settings_are_filled_with_the_documented_defaults(load):
     }
     assert settings.encoder.model_dump() == {
         "path": "all-minilm-l6-v2",
+        "registered_model": "influence-encoder",
         "architecture": "kernel",
         "dimension": 96,
         "window": 256,
@@ -202,6 +203,8 @@ def test_rows_may_come_as_chat_messages(load):
         ("distillation.influence", "centered", "did you mean centred?"),
         ("distillation.validation", 0.6, "validation + test less than 0.8"),
         ("distillation.test", 0.9, "less than 0.8"),
+        ("encoder.registered_model", "my/encoder", "allowed: letters, digits, - and _"),
+        ("encoder.registered_model", "", "allowed: letters, digits, - and _"),
         ("encoder.recipe", "best", "allowed: one of reference, lean"),
         ("encoder.seeds", [], "at least one"),
         ("encoder.seeds", [1, 1], "a seed is given twice"),

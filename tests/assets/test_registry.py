@@ -6,9 +6,11 @@ from unittest.mock import Mock
 import pytest
 from mlflow.exceptions import MlflowException
 
-from influcoder_assets.registry import EXPERIMENT, MODEL, Registry
+from influcoder_assets.registry import Registry
 from influcoder_lib.errors import StoreError
 from tests.assets.conftest import Done
+
+MODEL = "influence-encoder"
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +22,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(elsewhere)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        registry = Registry(home)
+        registry = Registry(home, MODEL)
         runs = [log(registry, home.parent / name, name) for name in ("first", "second")]
         for run, name in zip(runs, ("first", "second"), strict=True):
             registry.register(run, "encoder", {"fingerprint": name})
@@ -65,6 +67,20 @@ def test_a_run_holds_params_metrics_by_step_tags_and_artifacts(filled):
     assert {each.path for each in registry.client.list_artifacts(first)} == {"encoder", "first.png"}
 
 
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_run_that_cannot_be_logged_does_not_run_for_ever(tmp_path, monkeypatch, is_told):
+    registry = Registry(tmp_path, MODEL)
+    client = Mock()
+    client.create_run.return_value.info.run_id = "a run"
+    client.log_artifact.side_effect = OSError("no space left on device")
+    if not is_told:
+        client.set_terminated.side_effect = MlflowException("no answer")
+    monkeypatch.setitem(vars(registry), "client", client)
+    with pytest.raises(StoreError, match="no space left"):
+        registry.log_run("a run", {}, {}, {}, {}, [tmp_path / "a.png"])
+    client.set_terminated.assert_called_once_with("a run", "FAILED")
+
+
 def test_metrics_and_files_can_be_added_to_a_run_whatever_their_names(filled):
     registry, (_, second), _ = filled
     table = registry.home.parent / "table"
@@ -78,10 +94,10 @@ def test_metrics_and_files_can_be_added_to_a_run_whatever_their_names(filled):
 
 
 def test_versions_count_up_and_are_found_by_the_encoder_s_fingerprint(filled):
-    registry, _, _ = filled
-    assert registry.version_of("first") == "1"
-    assert registry.version_of("second") == "2"
-    assert registry.version_of("third") is None
+    registry, (first, second), _ = filled
+    found = {name: registry.registered({"fingerprint": name}) for name in ("first", "second")}
+    assert found == {"first": ("1", first), "second": ("2", second)}
+    assert registry.registered({"fingerprint": "third"}) is None
 
 
 def test_the_champion_moves_on_promotion_only(filled):
@@ -92,6 +108,16 @@ def test_the_champion_moves_on_promotion_only(filled):
     registry.register(registry.client.get_model_version(MODEL, "1").run_id, "encoder", {})
     assert registry.champion() == "2"
     registry.promote("1")
+    assert registry.champion() == "1"
+
+
+def test_homes_with_names_of_their_own_do_not_see_each_other(filled):
+    registry, (first, _), _ = filled
+    other = Registry(registry.home, "another-one")
+    assert other.champion() is None
+    assert other.registered({}) is None
+    other.promote(other.register(first, "encoder", {}))
+    other.demote()
     assert registry.champion() == "1"
 
 
@@ -106,13 +132,34 @@ def test_everything_is_written_below_the_home(filled):
     registry, _, elsewhere = filled
     assert {path.name for path in registry.home.iterdir()} == {"mlflow.db", "mlartifacts"}
     assert list(elsewhere.iterdir()) == []
-    experiment = registry.client.get_experiment_by_name(EXPERIMENT)
+    experiment = registry.client.get_experiment_by_name(MODEL)
     assert experiment.artifact_location == (registry.home / "mlartifacts").as_uri()
+
+
+def test_a_home_that_is_moved_takes_its_files_along(tmp_path):
+    old, home = tmp_path / "a home", tmp_path / "new"
+    old.mkdir()
+    run = log(Registry(old, MODEL), tmp_path / "first", "first")
+    Registry(old, MODEL).register(run, "encoder", {})
+    old.rename(home)
+    registry = Registry(home, MODEL)
+    assert files(registry.download("1", tmp_path)) == files(tmp_path / "first")
+    log(registry, tmp_path / "second", "second")
+    assert not old.exists()
+    pictures = {path.name for path in (home / "mlartifacts").rglob("*.png")}
+    assert pictures == {"first.png", "second.png"}
+
+
+def test_a_database_that_is_none_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "mlflow.db").write_text("no database")
+    with pytest.raises(StoreError, match="does not answer") as caught:
+        Registry(tmp_path, MODEL).champion()
+    assert str(tmp_path / "mlflow.db") in caught.value.where
 
 
 def test_the_tracking_address_of_the_environment_is_respected(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'shared.db'}")
-    assert Registry(tmp_path / "home").address == f"sqlite:///{tmp_path / 'shared.db'}"
+    assert Registry(tmp_path / "home", MODEL).address == f"sqlite:///{tmp_path / 'shared.db'}"
 
 
 def test_a_trained_encoder_is_registered_with_what_it_was_made_from(done: Done):
@@ -161,7 +208,7 @@ def test_a_server_keeps_the_files_and_a_database_leaves_them_in_the_home(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     client = Mock()
     client.get_experiment_by_name.return_value = None
-    registry = Registry(tmp_path)
+    registry = Registry(tmp_path, MODEL)
     monkeypatch.setitem(vars(registry), "client", client)
     registry._experiment()
     location = client.create_experiment.call_args.kwargs["artifact_location"]
@@ -170,7 +217,7 @@ def test_a_server_keeps_the_files_and_a_database_leaves_them_in_the_home(
 
 def test_the_password_of_a_registry_is_in_no_message(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql+psycopg2://me:secret@127.0.0.1:1/mlflow")
-    registry = Registry(tmp_path)
+    registry = Registry(tmp_path, MODEL)
     assert registry.shown_address == "postgresql+psycopg2://me:***@127.0.0.1:1/mlflow"
     with pytest.raises(StoreError, match="does not answer") as caught, registry._reached():
         raise MlflowException(f"no answer from {registry.address}")
