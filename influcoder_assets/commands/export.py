@@ -1,12 +1,13 @@
 """`influcoder export`: the filtered dataset as a folder that others can load."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
 
-from influcoder_assets.commands.terminal import HomeOption, console, errors
+from influcoder_assets.commands.terminal import HomeOption, console, errors, say
 from influcoder_assets.home import find_home
 from influcoder_lib.errors import StoreError
 
@@ -26,23 +27,24 @@ def export(
     """Write the filtered dataset, with dropped rows and reasons, for `datasets.load_dataset`."""
     with errors():
         from influcoder_assets.definitions import defs  # noqa: F401
-        from influcoder_assets.maker import current_plan
+        from influcoder_assets.survey import Survey
         from influcoder_assets.workspace import Workspace
         from influcoder_lib.export.dataset import export_dataset
 
         workspace = Workspace.open(find_home(home))
         folder = directory.expanduser().resolve()
         _check_apart(folder, workspace.settings.corpus.path.resolve(), workspace.data.resolve())
-        out_of_date = len(current_plan(workspace))
+        found = Survey.of(workspace)
         exported = export_dataset(
             workspace.store,
             list(workspace.shards),
             folder,
             form,
-            out_of_date=out_of_date,
+            out_of_date=len(found.steps),
+            failed=found.failures,
             licences=workspace.settings.corpus.licences,
         )
-    _say(exported, folder, out_of_date)
+    _say(exported, folder, len(found.steps), sorted(found.failures))
 
 
 def _check_apart(folder: Path, *taken: Path) -> None:
@@ -60,20 +62,29 @@ def _check_apart(folder: Path, *taken: Path) -> None:
             )
 
 
-def _say(exported: "Exported", folder: Path, out_of_date: int) -> None:
+def _say(exported: "Exported", folder: Path, out_of_date: int, failed: list[str]) -> None:
     if out_of_date:
         console.print(
             f"[red bold]Steps of the pipeline that are out of date: {out_of_date}.[/] What is "
             "exported was made before, and its card says so. `influcoder plan` lists them, "
             "`influcoder run` makes them."
         )
+    if failed:
+        console.print(
+            f"[red bold]What failed and could not be made: {len(failed)}[/] ({_named(failed)}). "
+            "Rows of before are exported in its place, where there are any, and the card says so. "
+            "`influcoder plan` says why it failed."
+        )
     if missing := exported.not_filtered:
-        named = escape(", ".join(missing[:_NAMED]) + (", …" if len(missing) > _NAMED else ""))
         console.print(
             f"[red bold]Shards that are not exported, as they are not filtered: {len(missing)}[/] "
-            f"({named})"
+            f"({_named(missing)})"
         )
     console.print(
         f"{exported.shards} shards: {exported.kept} rows kept, {exported.dropped} dropped, in"
     )
-    console.print(str(folder), markup=False, highlight=False, soft_wrap=True)
+    say(str(folder))
+
+
+def _named(names: Sequence[str]) -> str:
+    return escape(", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else ""))

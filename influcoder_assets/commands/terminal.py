@@ -37,6 +37,12 @@ def errors() -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
+def say(text: str) -> None:
+    """Print a text that holds names or paths as it is: nothing of it is markup, and no line is
+    broken, so that it can be copied."""
+    console.print(without_controls(text), markup=False, highlight=False, soft_wrap=True)
+
+
 def without_controls(text: str) -> str:
     """The text with its control characters, but tab and newline, written as escapes: names and rows
     of a corpus come into messages, and a terminal would obey them."""

@@ -31,7 +31,8 @@ class Description:
     """What is told of an exported dataset, in the card and in its manifest.
 
     `by_source`, `by_label` and `drop_reasons` count what is in the exported files; `out_of_date` is
-    the number of steps that the plan had then, `not_filtered` names the shards that are not there.
+    the number of steps that the plan had then, `not_filtered` names the shards that are not there,
+    `failed` the artifacts (`asset/shard`) that could not be made, of which older ones may be there.
     """
 
     origin: Origin
@@ -42,6 +43,7 @@ class Description:
     licences: Mapping[str, str]
     out_of_date: int
     not_filtered: Sequence[str]
+    failed: Sequence[str]
 
 
 def render_card(card: Description) -> str:

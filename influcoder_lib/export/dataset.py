@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -44,6 +44,7 @@ def export_dataset(
     form: Format,
     *,
     out_of_date: int,
+    failed: Iterable[str],
     licences: Mapping[str, str],
 ) -> Exported:
     """Write the filtered shards, the dropped rows, manifest.json and README.md into a new folder.
@@ -54,6 +55,7 @@ def export_dataset(
         shards: the corpus's shards now, by partition key; others are not exported.
         folder: absolute path; there is nothing there, or an empty folder.
         out_of_date: how many steps of the plan are still to be made, for the card.
+        failed: what could not be made and is in no plan, as `asset/shard`, for the card.
         licences: licence by source, for the card.
 
     Raises:
@@ -74,6 +76,7 @@ def export_dataset(
             licences=licences,
             out_of_date=out_of_date,
             not_filtered=not_filtered,
+            failed=sorted(failed),
         )
         _write_text(staging / "manifest.json", json.dumps(_manifest(described, files), indent=1))
         _write_text(staging / "README.md", render_card(described))
@@ -157,6 +160,7 @@ def _manifest(described: Description, files: Sequence[Mapping[str, Any]]) -> dic
         "counts": origin.totals,
         "steps_out_of_date": described.out_of_date,
         "shards_not_filtered": list(described.not_filtered),
+        "failed": list(described.failed),
         "licences": dict(described.licences),
         "decided_by": [_decider_entry(each) for each in origin.deciders],
         "shards": [_shard_entry(each) for each in origin.shards],

@@ -74,6 +74,21 @@ def test_what_is_out_of_date_is_exported_and_said_loudly(refreshed_home, tmp_pat
     assert load(tmp_path / "out", tmp_path / "cache") == before
 
 
+def test_what_failed_is_said_where_its_rows_of_before_are_exported(refreshed_home, tmp_path):
+    """Of a shard that is broken now, and of a file that cannot be a shard."""
+    corpus = refreshed_home / "corpus"
+    (corpus / "c.parquet").write_bytes(b"PAR1 is how it begins")
+    (corpus / "link.jsonl").symlink_to("/nowhere.jsonl")
+    assert tiny_home.refresh(refreshed_home).failures
+    result = run("export", tmp_path / "out", "--home", refreshed_home)
+    assert result.exit_code == 0
+    shown = " ".join(result.output.split())
+    assert "What failed and could not be made: 2 (corpus/c.parquet, corpus/link.jsonl)" in shown
+    failed = ["corpus/c.parquet", "corpus/link.jsonl"]
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["failed"] == failed
+    assert "**Failed:**" in (tmp_path / "out" / "README.md").read_text()
+
+
 def test_a_shard_whose_file_is_gone_stays_out_and_a_new_one_is_missed(refreshed_home, tmp_path):
     corpus = refreshed_home / "corpus"
     (corpus / "a.jsonl").rename(corpus / "new.jsonl")

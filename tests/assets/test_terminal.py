@@ -3,7 +3,7 @@
 import pytest
 import typer
 
-from influcoder_assets.commands.terminal import errors
+from influcoder_assets.commands.terminal import errors, say
 from influcoder_lib.errors import DataError
 
 
@@ -14,3 +14,9 @@ def test_control_characters_in_an_error_are_shown_as_escapes(capsys: pytest.Capt
     assert r"bad \x1b]0;title\x07 \x9b2J \r\x08[red]name[/red] é" in shown
     assert "\n  where: a" in shown
     assert not set(shown) & set("\x1b\x07\x9b\r\b")
+
+
+def test_a_path_is_printed_as_it_is_and_in_one_line(capsys: pytest.CaptureFixture[str]):
+    path = "/x[old]/" + "long/" * 60 + "a b.csv"
+    say(f"made {path}")
+    assert capsys.readouterr().out == f"made {path}\n"

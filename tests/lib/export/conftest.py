@@ -42,10 +42,18 @@ def stored(tmp_path: Path) -> Stored:
 def export(stored: Stored, tmp_path: Path) -> Callable[..., tuple[Path, Exported]]:
     """Exports the stored shards into a new folder."""
 
-    def run(form="parquet", shards=tuple(CORPUS), out_of_date=0, licences=None, name="out"):
+    def run(
+        form="parquet", shards=tuple(CORPUS), out_of_date=0, failed=(), licences=None, name="out"
+    ):
         folder = tmp_path / name
         exported = export_dataset(
-            stored.store, shards, folder, form, out_of_date=out_of_date, licences=licences or {}
+            stored.store,
+            shards,
+            folder,
+            form,
+            out_of_date=out_of_date,
+            failed=failed,
+            licences=licences or {},
         )
         return folder, exported
 

@@ -158,6 +158,18 @@ def test_only_the_shards_of_the_corpus_are_exported(export, tmp_path):
     assert "b.csv" not in (folder / "manifest.json").read_text()
 
 
+def test_what_failed_is_named_in_manifest_and_card(export):
+    folder, _ = export(failed={"corpus/b.csv": "why", "corpus/a.jsonl": "why"})
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["failed"] == ["corpus/a.jsonl", "corpus/b.csv"]
+    card = (folder / "README.md").read_text()
+    assert "**Failed:** when this was exported, 2 parts of the pipeline could not be made" in card
+    assert "corpus/a.jsonl, corpus/b.csv" in card
+    whole, _ = export(name="whole")
+    assert json.loads((whole / "manifest.json").read_text())["failed"] == []
+    assert "**Failed" not in (whole / "README.md").read_text()
+
+
 def test_shards_that_are_not_filtered_are_named(export):
     folder, exported = export(shards=[*CORPUS, "new.jsonl"])
     assert exported.not_filtered == ["new.jsonl"]
@@ -198,7 +210,13 @@ def test_a_place_without_a_parent_is_an_error(export, tmp_path):
 def test_before_anything_is_filtered_there_is_nothing_to_export(tmp_path):
     with pytest.raises(DataError, match="Nothing has been filtered yet"):
         export_dataset(
-            Store(tmp_path / "data"), ["a"], tmp_path / "out", "parquet", out_of_date=0, licences={}
+            Store(tmp_path / "data"),
+            ["a"],
+            tmp_path / "out",
+            "parquet",
+            out_of_date=0,
+            failed=(),
+            licences={},
         )
     assert not (tmp_path / "out").exists()
 
