@@ -1,10 +1,12 @@
 """The assets that turn raw files into samples: the corpus, shard by shard, and the queries."""
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
-from influcoder_assets.config import CorpusSettings
+from influcoder_assets.config import CorpusSettings, Settings
 from influcoder_assets.maker import Task, asset_maker
 from influcoder_lib.ingest import Columns, ingest, read_picked
 
@@ -42,7 +44,7 @@ def corpus(task: Task) -> None:
 @asset_maker(
     group="corpus",
     sources=("queries",),
-    settings=lambda s: {"behaviors": sorted(s.behaviors), "columns": s.corpus.columns.model_dump()},
+    settings=lambda s: {"behaviors": sorted(s.behaviors), **reference_settings(s)},
     kinds=("parquet",),
 )
 def behavior_queries(task: Task) -> None:
@@ -59,6 +61,12 @@ def behavior_queries(task: Task) -> None:
     task.draft.summary |= {
         name: len(frame) for name, frame in zip(task.settings.behaviors, frames, strict=True)
     }
+
+
+def reference_settings(settings: Settings) -> dict[str, Any]:
+    """The settings that say how `read_reference` reads a file."""
+    corpus = settings.corpus
+    return {"columns": asdict(text_columns(corpus)), "max_characters": corpus.max_characters}
 
 
 def read_reference(task: Task, path: Path, setting: str) -> pl.DataFrame:

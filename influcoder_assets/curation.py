@@ -10,7 +10,7 @@ import polars as pl
 
 from influcoder_assets.champion import calibration_set, champion_vectors
 from influcoder_assets.config import Settings
-from influcoder_assets.corpus import read_reference
+from influcoder_assets.corpus import read_reference, reference_settings
 from influcoder_assets.maker import MAKERS, Task, asset_maker
 from influcoder_lib.curation import index
 from influcoder_lib.curation.decisions import decide, read_overrides
@@ -111,6 +111,7 @@ def embedding_index(task: Task) -> None:
     group="curation",
     inputs=("champion_encoder", "query_embeddings"),
     sources=("known_good",),
+    settings=reference_settings,
     kinds=("parquet",),
     code_version="3",
 )

@@ -11,12 +11,15 @@ from contextlib import closing
 
 import dagster as dg
 import polars as pl
+import pytest
 
 from influcoder_assets import lock, refresh
 from influcoder_assets.lock import lock_of
 from influcoder_assets.refresh import redistill_job
 from influcoder_assets.workspace import Workspace
+from influcoder_assets.survey import Survey
 from tests.assets import tiny_home
+from influcoder_lib.errors import DataError
 from tests.assets.changes import NEW_ROW, check_refresh, counts, interrupt, tick
 from tests.assets.tiny_home import in_shard
 
@@ -65,6 +68,25 @@ def test_a_full_disk_is_not_held_against_what_was_to_be_made(refreshed_home, mon
     with monkeypatch.context() as patch:
         interrupt(patch, "influence_scores", "a.jsonl", fail)
         (said,) = tiny_home.refresh(refreshed_home).failures
+@pytest.mark.parametrize(
+    ("asset", "file"), [("behavior_queries", "rude"), ("calibration_scores", "known_good")]
+)
+def test_a_file_that_failed_is_read_again_once_longer_texts_are_allowed(
+    refreshed_home, change_settings, asset, file
+):
+    row = {"prompt": "the cat", "response": "the cat sings . " * 20}
+    tiny_home.append_row(refreshed_home / "queries" / f"{file}.jsonl", row)
+    change_settings(refreshed_home, "corpus.max_characters", 100)
+    with pytest.raises(DataError):
+        tiny_home.make(Workspace.open(refreshed_home), asset)
+    found = Survey.of(Workspace.open(refreshed_home))
+    assert asset in found.failures
+    change_settings(refreshed_home, "corpus.max_characters", 200_000)
+    found = Survey.of(Workspace.open(refreshed_home))
+    assert asset not in found.failures
+    assert asset in {step.asset for step in found.steps}
+
+
     assert "The data folder cannot be written: No space left on device." in said
     check_refresh(
         refreshed_home,
