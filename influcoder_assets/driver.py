@@ -15,6 +15,7 @@ from influcoder_assets.refresh import refresh_job
 from influcoder_assets.resources import HomeResource, resources_of
 from influcoder_assets.workspace import Workspace
 from influcoder_lib import estimates
+from influcoder_lib.errors import StoreError
 from influcoder_lib.refresh import Step
 from influcoder_lib.report.model import Table, read_table
 from influcoder_lib.report.wording import written_rows
@@ -31,8 +32,8 @@ def refresh_home(home: Path, job: dg.JobDefinition = refresh_job) -> list[str]:
     """
     try:
         opened = open_instance(home)
-    except OSError as error:
-        return [f"Dagster's records cannot be opened: {error}"]
+    except StoreError as error:
+        return [str(error)]
     with opened as instance:
         result = job.execute_in_process(
             instance=instance,

@@ -5,18 +5,24 @@ The operating system takes a file lock from a process that dies, so the lock tel
 Dagster's record of a killed run says "started" for ever.
 """
 
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
 from filelock import FileLock, Timeout
 
+from influcoder_assets.home import DAGSTER_FILE
 from influcoder_assets.storage import data_folder
 from influcoder_assets.workspace import Workspace
+from influcoder_lib.errors import StoreError
 
 # A run has the lock within seconds of its start; after this long without it, its process is gone.
 _GRACE_SECONDS = 60
+# Of what Dagster says: it lists all that would be allowed.
+_MOST_CHARACTERS = 300
 
 _ALIVE = (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
 _WAITING = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED)
@@ -60,9 +66,32 @@ def open_instance(home: Path) -> dg.DagsterInstance:
     """Dagster's records, those of DAGSTER_HOME, opened by one process on this home at a time.
 
     Two that open new records at the same instant create the same tables, and one of them fails.
+
+    Raises:
+        StoreError: see `opening`.
     """
-    with _lock(data_folder(home) / "dagster.lock"):
+    with opening(home), _lock(data_folder(home) / "dagster.lock"):
         return dg.DagsterInstance.get()
+
+
+@contextmanager
+def opening(home: Path) -> Iterator[None]:
+    """Says in one way what Dagster, its database and its settings each say in their own.
+
+    Raises:
+        StoreError: Dagster's records cannot be opened.
+    """
+    try:
+        yield
+    except Exception as error:
+        listed = re.search(r"Error 1: (.*)", str(error))
+        said = listed[1] if listed else str(error) or type(error).__name__
+        raise StoreError(
+            f"Dagster's records cannot be opened: {said[:_MOST_CHARACTERS]}",
+            where=str(home / DAGSTER_FILE),
+            fix="let the home be written, mend this file, set the variables that it names, or start"
+            " its database",
+        ) from error
 
 
 def _lock(path: Path) -> FileLock:

@@ -4,7 +4,8 @@ A source is looked at by name, and whatever is costly to look at is remembered i
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,16 @@ class FileHashes:
         self._changed = False
 
     def of(self, path: Path) -> str:
-        """Fingerprint of a file, read only if its size or time is not the remembered one."""
+        """Fingerprint of a file, read only if its size or time is not the remembered one.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        with _reading(path):
+            return self.look(path)
+
+    def look(self, path: Path) -> str:
+        """As `of`, for who takes a file that cannot be read for what it is: an OSError."""
         status = path.stat()
         stamp = [status.st_size, status.st_mtime_ns]
         entry = self._known.get(str(path))
@@ -125,7 +135,7 @@ def look_at(workspace: "Workspace", name: str, shard: str | None) -> str:
 def of_shard(workspace: "Workspace", path: Path) -> str:
     """Fingerprint of a shard's file; one that cannot be read fails when it is made."""
     try:
-        return workspace.hashes.of(path)
+        return workspace.hashes.look(path)
     except FileNotFoundError:
         return "missing"
     except OSError as error:
@@ -238,7 +248,21 @@ def _of_files(workspace: "Workspace", files: Mapping[str, Path | None]) -> str:
 def _of_optional(workspace: "Workspace", path: Path | None) -> str:
     if path is None:
         return NONE
-    return workspace.hashes.of(path) if path.is_file() else "missing"
+    with _reading(path):
+        return workspace.hashes.look(path) if path.is_file() else "missing"
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Says which file cannot be read."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"A file cannot be read: {error.strerror or error}.",
+            where=str(path),
+            fix="put it there, or give whoever runs this the right to read it",
+        ) from error
 
 
 def _of_entries(entries: list[Override]) -> str:

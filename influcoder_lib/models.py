@@ -108,7 +108,13 @@ def locate(
     """
     if name in PACKAGED:
         return _locate_packaged(name, hash_file)
-    folder = home / Path(name).expanduser()
+    try:
+        folder = home / Path(name).expanduser()
+    except RuntimeError:
+        raise ModelError(
+            f"There is no model {name!r}: whose home folder `~` means is unknown.",
+            allowed=f"a packaged model ({', '.join(PACKAGED)}), a folder, or a name on the hub",
+        ) from None
     if folder.is_dir():
         return _check_folder(name, folder)
     if folder.suffix == ".gguf" and folder.is_file():

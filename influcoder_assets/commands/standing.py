@@ -14,6 +14,7 @@ import dagster as dg
 import polars as pl
 
 from influcoder_assets.curation import read_rules
+from influcoder_assets.lock import opening
 from influcoder_assets.reporting import gap_of, query_ids
 from influcoder_assets.survey import Survey
 from influcoder_assets.workspace import Workspace
@@ -97,7 +98,7 @@ def look(workspace: Workspace) -> Status:
 
     Raises:
         DataError: the corpus has no shards.
-        StoreError: something stored is damaged.
+        StoreError: something stored is damaged, or Dagster's records cannot be opened.
     """
     store, live = workspace.store, list(workspace.shards)
     found = Survey.of(workspace)
@@ -192,7 +193,7 @@ def _dropped_by_behavior(tables: list[Path]) -> dict[str | None, int]:
 
 
 def _last_run(home: Path) -> LastRun | None:
-    with dg.DagsterInstance.from_config(str(home)) as instance:
+    with opening(home), dg.DagsterInstance.from_config(str(home)) as instance:
         records = instance.get_run_records(limit=1)
     if not records:
         return None

@@ -14,14 +14,22 @@ import polars as pl
 import pytest
 
 from influcoder_assets import lock, refresh
+from influcoder_assets.driver import refresh_home
 from influcoder_assets.lock import lock_of
 from influcoder_assets.refresh import redistill_job
-from influcoder_assets.workspace import Workspace
 from influcoder_assets.survey import Survey
-from tests.assets import tiny_home
+from influcoder_assets.workspace import Workspace
 from influcoder_lib.errors import DataError
+from tests.assets import tiny_home
 from tests.assets.changes import NEW_ROW, check_refresh, counts, interrupt, tick
+from tests.assets.command import run
 from tests.assets.tiny_home import in_shard
+
+POSTGRES_OF_NOWHERE = """
+storage:
+  postgres:
+    postgres_db: {hostname: {env: DAGSTER_PG_HOST}, username: u, password: p, db_name: dagster}
+"""
 
 
 def test_a_malformed_shard_fails_alone_and_is_left_alone_until_it_is_mended(refreshed_home):
@@ -60,14 +68,6 @@ def test_a_failure_of_any_kind_is_remembered_until_someone_asks(refreshed_home, 
     assert tiny_home.plan(refreshed_home) == []
 
 
-def test_a_full_disk_is_not_held_against_what_was_to_be_made(refreshed_home, monkeypatch):
-    def fail() -> None:
-        raise RuntimeError("cannot write: No space left on device (os error 28)")
-
-    tiny_home.append_row(refreshed_home / "corpus" / "a.jsonl", NEW_ROW)
-    with monkeypatch.context() as patch:
-        interrupt(patch, "influence_scores", "a.jsonl", fail)
-        (said,) = tiny_home.refresh(refreshed_home).failures
 @pytest.mark.parametrize(
     ("asset", "file"), [("behavior_queries", "rude"), ("calibration_scores", "known_good")]
 )
@@ -87,6 +87,14 @@ def test_a_file_that_failed_is_read_again_once_longer_texts_are_allowed(
     assert asset in {step.asset for step in found.steps}
 
 
+def test_a_full_disk_is_not_held_against_what_was_to_be_made(refreshed_home, monkeypatch):
+    def fail() -> None:
+        raise RuntimeError("cannot write: No space left on device (os error 28)")
+
+    tiny_home.append_row(refreshed_home / "corpus" / "a.jsonl", NEW_ROW)
+    with monkeypatch.context() as patch:
+        interrupt(patch, "influence_scores", "a.jsonl", fail)
+        (said,) = tiny_home.refresh(refreshed_home).failures
     assert "The data folder cannot be written: No space left on device." in said
     check_refresh(
         refreshed_home,
@@ -154,6 +162,21 @@ def test_a_registry_that_is_locked_is_named_and_the_next_run_goes_on(refreshed_h
     assert again.failures == []
     assert {("influence_encoder", None), ("champion_encoder", None)} <= again.made
     assert tiny_home.plan(refreshed_home) == []
+
+
+@pytest.mark.parametrize("broken", ["storge: {}\n", "a: [1\n", POSTGRES_OF_NOWHERE])
+def test_dagster_s_records_that_cannot_be_opened_are_named(refreshed_home, broken, monkeypatch):
+    monkeypatch.delenv("DAGSTER_PG_HOST", raising=False)
+    monkeypatch.setenv("DAGSTER_HOME", str(refreshed_home))
+    (refreshed_home / "dagster.yaml").write_text(broken)
+    (said,) = refresh_home(refreshed_home)
+    assert said.startswith("Dagster's records cannot be opened: ")
+    assert f"where: {refreshed_home / 'dagster.yaml'}" in said
+    if broken == POSTGRES_OF_NOWHERE:
+        assert "DAGSTER_PG_HOST" in said
+    status = run("status", "--home", refreshed_home)
+    assert status.exit_code == 1
+    assert "Dagster's records cannot be opened" in status.output
 
 
 KILLED = """

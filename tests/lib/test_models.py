@@ -91,7 +91,9 @@ def test_a_packaged_model_that_is_not_installed_is_an_error(tmp_path, monkeypatc
     assert "install the package influcoder-no-such-model" in text
 
 
-@pytest.mark.parametrize("name", ["nobody/nothing", "nothing", "no such model!", "a/b/c", "/a/b"])
+@pytest.mark.parametrize(
+    "name", ["nobody/nothing", "nothing", "no such model!", "a/b/c", "/a/b", "~nobody-here/x"]
+)
 @pytest.mark.usefixtures("offline")
 def test_an_unknown_model_is_an_error_that_says_what_there_is(tmp_path, name):
     text = refusal(name, tmp_path)
