@@ -24,12 +24,28 @@ def find_home(given: Path | None) -> Path:
     """
     named = os.environ.get("DAGSTER_HOME", "")
     if given is not None:
-        home, chosen_by = given, "the argument"
-    elif named:
-        home, chosen_by = Path(named), "the environment variable DAGSTER_HOME"
-    else:
-        home, chosen_by = Path(_DEFAULT_HOME), "default, as DAGSTER_HOME is not set"
-    home = home.expanduser().resolve()
+        return _checked(given, "the argument")
+    if named:
+        return _checked(Path(named), "the environment variable DAGSTER_HOME")
+    return _checked(Path(_DEFAULT_HOME), "default, as DAGSTER_HOME is not set")
+
+
+def find_demo_home(given: Path | None) -> Path:
+    """The demo's home: `given`, else ./dagster_home, as DAGSTER_HOME may name one with other data.
+
+    Returns:
+        The folder's absolute path.
+
+    Raises:
+        SettingsError: the folder lacks dagster.yaml or influcoder.yaml.
+    """
+    if given is not None:
+        return _checked(given, "the argument")
+    return _checked(Path(_DEFAULT_HOME), "default")
+
+
+def _checked(folder: Path, chosen_by: str) -> Path:
+    home = folder.expanduser().resolve()
     missing = [name for name in _HOME_FILES if not (home / name).is_file()]
     if missing:
         raise SettingsError(

@@ -20,7 +20,9 @@ from influcoder_assets.commands.terminal import (
     errors,
     progress,
 )
-from influcoder_assets.home import find_home
+from influcoder_assets.home import find_demo_home, find_home
+from influcoder_lib import memory
+from influcoder_lib.errors import DataError
 
 if TYPE_CHECKING:
     from influcoder_assets.workspace import Workspace
@@ -29,12 +31,17 @@ _NAMED = 3
 UNTRAINED = "untrained"
 
 
-def demo(home: HomeOption = None) -> None:
-    """Prepare the demo corpus in the home and bring everything up to date."""
+def demo(
+    home: Annotated[
+        Path | None, typer.Option("--home", help="The demo's home; else ./dagster_home.")
+    ] = None,
+) -> None:
+    """Prepare the demo corpus in its home and bring everything up to date."""
     with errors():
         from influcoder_lib.demo_corpus import write_demo_corpus
 
-        place = find_home(home)
+        place = find_demo_home(home)
+        _check_is_the_demo(place)
         counts = write_demo_corpus(place)
         samples = sum(sum(labels.values()) for labels in counts.shards.values())
         console.print(
@@ -42,6 +49,25 @@ def demo(home: HomeOption = None) -> None:
             f"{sum(counts.queries.values())} queries, in {place}"
         )
         _refresh(place)
+
+
+def _check_is_the_demo(home: Path) -> None:
+    """Refuse a home with a corpus of its own.
+
+    Raises:
+        DataError: the corpus holds files that are not the demo's.
+    """
+    from influcoder_assets.workspace import Workspace
+    from influcoder_lib.demo_corpus import SHARDS
+
+    own = {home / "corpus" / f"{name}.jsonl" for name in SHARDS}
+    others = sorted(set(Workspace.open(home).found.files.values()) - own)
+    if others:
+        raise DataError(
+            "The demo's corpus would be mixed with another one.",
+            where=f"{others[0]}" + (f" and {len(others) - 1} more" if others[1:] else ""),
+            fix="choose another home with --home; to use this one as it is, type `influcoder run`",
+        )
 
 
 def run(
@@ -77,7 +103,10 @@ def redistill(home: HomeOption = None) -> None:
             for asset in ("influence_encoder", "champion_encoder")
         )
     if after is not None and after == before:
-        console.print("Nothing that the encoder is distilled from has changed: none was trained.")
+        if not failures:
+            console.print(
+                "Nothing that the encoder is distilled from has changed: none was trained."
+            )
     elif after is not None and champion is not None:
         merits = {k.removeprefix("merit_"): v for k, v in champion.summary.items() if "merit" in k}
         shown = ", ".join(f"{name} {value:.3f}" for name, value in merits.items())

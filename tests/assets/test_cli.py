@@ -57,6 +57,17 @@ def test_init_overwrites_nothing(influcoder, tmp_path):
     assert "nothing is overwritten" in again.output
 
 
+@pytest.mark.parametrize("home", ["of the environment", "given"])
+def test_the_demo_is_not_mixed_with_another_corpus(influcoder, new_home, home):
+    os.environ["DAGSTER_HOME"] = str(new_home)
+    before = sorted(new_home.rglob("*"))
+    result = influcoder("demo", *(["--home", new_home] if home == "given" else []))
+    assert result.exit_code == 1
+    said = "corpus would be mixed" if home == "given" else "This folder is no home"
+    assert said in result.output
+    assert sorted(new_home.rglob("*")) == before
+
+
 @pytest.mark.parametrize("command", ["plan", "run"])
 def test_a_new_home_without_shards_says_where_to_put_them(influcoder, tmp_path, command):
     influcoder("init", tmp_path / "mine")
@@ -193,6 +204,16 @@ def test_redistilling_says_what_came_of_it(influcoder, refreshed_home, lose):
     lost = " ".join(influcoder("redistill", "--home", refreshed_home).output.split())
     assert "version 2 was not better, and nothing else has changed" in lost
     assert re.search(r"on the test split: untrained -?0\.\d{3}, .*challenger -?0\.\d{3}", lost)
+
+
+def test_a_redistillation_that_fails_does_not_say_that_nothing_has_changed(
+    influcoder, done: Done, monkeypatch
+):
+    monkeypatch.setattr("influcoder_assets.driver.refresh_home", lambda *_: ["it failed"])
+    failed = influcoder("redistill", "--home", done.home)
+    assert failed.exit_code == 1
+    assert "it failed" in failed.output
+    assert "none was trained" not in failed.output
 
 
 def test_a_rollback_moves_the_alias_and_says_what_is_out_of_date(influcoder, refreshed_home, win):

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from influcoder_assets.config import Settings, load_settings
-from influcoder_assets.home import find_home, init_home
+from influcoder_assets.home import find_demo_home, find_home, init_home
 from influcoder_assets.settings_errors import allowed_text, settings_keys
 from influcoder_assets.settings_models import WarmupAdapter
 from influcoder_assets.settings_yaml import read_yaml
@@ -50,6 +50,14 @@ def test_the_environment_beats_the_working_directory(home, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DAGSTER_HOME", str(home))
     assert find_home(None) == home.resolve()
+
+
+def test_the_demo_never_takes_the_home_of_the_environment(home, tmp_path, monkeypatch):
+    init_home(tmp_path / "dagster_home")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    assert find_demo_home(None) == (tmp_path / "dagster_home").resolve()
+    assert find_demo_home(home) == home.resolve()
 
 
 @pytest.mark.parametrize("unset", [True, False], ids=["unset", "empty"])
