@@ -13,6 +13,7 @@ from influcoder_assets.engine import Making
 from influcoder_assets.maker import MAKERS, Task, nodes
 from influcoder_assets.workspace import Workspace
 from influcoder_lib import refresh
+from influcoder_lib.errors import DataError
 from influcoder_lib.refresh import Facts, Step
 from influcoder_lib.store import Manifest
 
@@ -72,8 +73,15 @@ class Survey:
         """Make an artifact and see what follows from it.
 
         Raises:
+            DataError: there is no file of the shard.
             Exception: see `maker.make`.
         """
+        if shard is not None and shard not in self.facts.shards:
+            raise DataError(
+                f"No file of the corpus makes the shard {shard}.",
+                where=str(self.workspace.settings.corpus.path),
+                fix="nothing if it was taken away on purpose; else put the file back",
+            )
         is_planned = any((step.asset, step.shard) == (asset, shard) for step in self.steps)
         try:
             manifest, task = making(self.workspace, self.facts, asset, shard, run_id)

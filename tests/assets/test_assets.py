@@ -252,6 +252,14 @@ def test_a_click_on_an_asset_whose_input_is_missing_says_what_to_make_first(new_
     assert "corpus[a.jsonl] has not been made yet" in failure
     assert "materialise corpus first" in failure
 
+def test_a_click_on_a_shard_whose_file_has_just_gone_says_so(new_home):
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("shards", list(SHARDS))
+        (new_home / "corpus" / "a.jsonl").unlink()
+        failure = failure_of(instance, clicking(new_home, instance)("corpus", "a.jsonl"))
+    assert failure.startswith("No file of the corpus makes the shard a.jsonl.")
+
+
 
 def test_a_click_in_a_home_with_impossible_settings_names_the_key(new_home, change_settings):
     change_settings(new_home, "target_model.windows", 3)
