@@ -43,17 +43,16 @@ def survey(context: dg.OpExecutionContext, home: HomeResource, run: RefreshRun) 
     and keeps it to its end."""
     try:
         found = run.survey
-        for shard in follow_shards(context.instance, found.workspace):
-            context.log_event(_tombstone(shard))
+        follow_shards(context.instance, found.workspace)
         context.log_event(events.plan_event(found))
     except InflucoderError as error:
         raise events.as_failure(error) from error
     context.log.info(f"{len(found.facts.shards)} shards in the corpus")
 
 
-def follow_shards(instance: dg.DagsterInstance, workspace: Workspace) -> list[str]:
+def follow_shards(instance: dg.DagsterInstance, workspace: Workspace) -> None:
     """Make the partitions those of the corpus folder: new shards appear, and one whose file is
-    gone leaves a tombstone in the store. Returns the shards that have just vanished."""
+    gone leaves a tombstone in the store, and in the event log."""
     name = str(events.SHARDS.name)
     known, present = set(instance.get_dynamic_partitions(name)), set(workspace.shards)
     if new := sorted(present - known):
@@ -64,10 +63,9 @@ def follow_shards(instance: dg.DagsterInstance, workspace: Workspace) -> list[st
     buried = store.tombstones().keys()
     for shard in buried & present:
         store.revive(shard)
-    gone = sorted(set(store.shards("corpus")) - present - buried)
-    for shard in gone:
+    for shard in sorted(set(store.shards("corpus")) - present - buried):
         store.bury(shard)
-    return gone
+        instance.report_runless_asset_event(_tombstone(shard))
 
 
 @functools.cache
@@ -192,7 +190,7 @@ def _ask(instance: dg.DagsterInstance, home: HomeResource) -> dg.SensorResult | 
         workspace = home.open()
         if is_running(instance, workspace, (JOB, REDISTILL)):
             return dg.SkipReason("a refresh is running")
-        gone = follow_shards(instance, workspace)
+        follow_shards(instance, workspace)
         found = Survey.of(workspace)
         steps, failed = found.steps, found.failures
         tags = {_PLAN_TAG: fingerprint.of_json(as_json(steps))}
@@ -208,7 +206,7 @@ def _ask(instance: dg.DagsterInstance, home: HomeResource) -> dg.SensorResult | 
         )
     return dg.SensorResult(
         run_requests=[dg.RunRequest(tags={**tags, "influcoder/steps": str(len(steps))})],
-        asset_events=[*map(_tombstone, gone), events.plan_event(found)],
+        asset_events=[events.plan_event(found)],
     )
 
 
@@ -228,19 +226,15 @@ def _has_just_failed(instance: dg.DagsterInstance, tags: Mapping[str, str]) -> b
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Registers the shards of the corpus folder as partitions; starts nothing.",
 )
-def shard_sensor(
-    context: dg.SensorEvaluationContext, home: HomeResource
-) -> dg.SensorResult | dg.SkipReason:
+def shard_sensor(context: dg.SensorEvaluationContext, home: HomeResource) -> dg.SkipReason:
     """Register new shards, so that they can be materialised by hand; and clear away runs that were
     killed, which would keep Dagster's queue waiting."""
     try:
         workspace = home.open()
         report_the_dead(context.instance, workspace, (JOB, REDISTILL))
-        gone = follow_shards(context.instance, workspace)
+        follow_shards(context.instance, workspace)
     except InflucoderError as error:
         return dg.SkipReason(str(error))
-    if gone:
-        return dg.SensorResult(asset_events=[_tombstone(shard) for shard in gone])
     return dg.SkipReason(f"{len(workspace.shards)} shards are registered")
 
 

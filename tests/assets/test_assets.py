@@ -338,12 +338,33 @@ def test_the_shard_sensor_puts_up_a_tombstone_once(refreshed_home):
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("shards", list(SHARDS))
         first = shard_sensor(sensor_context(refreshed_home, instance))
-        (event,) = first.asset_events
-        assert (event.asset_key, event.partition) == (dg.AssetKey("corpus"), "c.parquet")
+        assert first.skip_message == "2 shards are registered"
+        assert tombstones(instance) == ["c.parquet"]
         assert set(instance.get_dynamic_partitions("shards")) == {"a.jsonl", "sub.b.csv"}
+        assert tombstones(instance) == ["c.parquet"]
         again = shard_sensor(sensor_context(refreshed_home, instance))
     assert isinstance(again, dg.SkipReason)
     assert list(Workspace.open(refreshed_home).store.tombstones()) == ["c.parquet"]
+
+@pytest.mark.parametrize("first", ["refresh_sensor", "daily_refresh", "refresh_plan"])
+def test_whoever_sees_first_that_a_shard_is_gone_puts_up_the_tombstone(refreshed_home, first):
+    (refreshed_home / "corpus" / "c.parquet").unlink()
+    with tiny_home.chosen(refreshed_home) as instance:
+        if first == "refresh_sensor":
+            refresh_sensor(sensor_context(refreshed_home, instance))
+        elif first == "daily_refresh":
+            daily_refresh(schedule_context(refreshed_home, instance))
+        else:
+            clicking(refreshed_home, instance)("refresh_plan", None)
+        shard_sensor(sensor_context(refreshed_home, instance))
+        assert tombstones(instance) == ["c.parquet"]
+
+
+def tombstones(instance: dg.DagsterInstance) -> list[str | None]:
+    """The shards that the event log says have gone."""
+    found = instance.fetch_observations(dg.AssetKey("corpus"), limit=10).records
+    return [record.partition_key for record in found]
+
 
 
 def sensor_context(home: Path, instance: dg.DagsterInstance) -> dg.SensorEvaluationContext:
