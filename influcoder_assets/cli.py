@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from influcoder_assets.commands import audit, export, gc, refresh, status
-from influcoder_assets.commands.terminal import HomeOption, console, environment, errors
+from influcoder_assets.commands.terminal import HomeOption, environment, errors, say
 from influcoder_assets.home import find_home, init_home
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -21,8 +21,8 @@ def init(directory: Annotated[Path, typer.Argument(help="Folder of the new home.
     """Make a home for your own corpus: commented settings, and folders to put data in."""
     with errors():
         for path in init_home(directory):
-            console.print(f"made {path}")
-    console.print(
+            say(f"made {path}")
+    say(
         f"\nPut your shards into {directory}/corpus and queries into {directory}/queries, edit "
         f"{directory}/influcoder.yaml, then type:\n  influcoder run --home {directory}"
     )

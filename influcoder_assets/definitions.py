@@ -51,7 +51,6 @@ def _asset(maker: Maker) -> dg.AssetsDefinition:
         partitions_def=events.SHARDS if node.sharded else None,
         code_version=node.code_version,
         kinds=set(maker.kinds),
-        owners=["team:data-curation"],
         description=maker.description,
         check_specs=[
             dg.AssetCheckSpec(

@@ -97,9 +97,9 @@ def summary(workspace: Workspace) -> Iterator[RenderableType]:
         f"{counts['rows_in']} rows in = {counts['kept']} kept + {counts['dropped']} dropped + "
         f"{counts['quarantined']} quarantined"
     )
-    yield f"encoder in use: {in_use} (MLflow registry: {workspace.registry.shown_address})"
-    yield f"report: {workspace.store.path(report, 'report.html')}"
-    yield f"filtered dataset: {workspace.data / 'artifacts' / 'filtered_dataset'}"
+    yield f"encoder in use: {in_use} (MLflow registry: {escape(workspace.registry.shown_address)})"
+    yield f"report: {escape(str(workspace.store.path(report, 'report.html')))}"
+    yield "filtered dataset: type `influcoder export DIR`"
 
 
 def _rich(table: Table) -> RichTable:

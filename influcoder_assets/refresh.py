@@ -243,7 +243,6 @@ def shard_sensor(context: dg.SensorEvaluationContext, home: HomeResource) -> dg.
     group_name="refresh",
     code_version="1",
     kinds={"markdown"},
-    owners=["team:data-curation"],
     description="What is out of date and why. Materialise it to look at the plan; that makes"
     " nothing else. Every refresh writes it down when it begins and when it ends.",
 )

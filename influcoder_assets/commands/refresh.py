@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from influcoder_assets.commands.terminal import (
     environment,
     errors,
     progress,
+    say,
 )
 from influcoder_assets.home import find_demo_home, find_home
 from influcoder_lib import memory
@@ -44,7 +44,7 @@ def demo(
         _check_is_the_demo(place)
         counts = write_demo_corpus(place)
         samples = sum(sum(labels.values()) for labels in counts.shards.values())
-        console.print(
+        say(
             f"demo corpus: {samples} samples in {len(counts.shards)} shards, "
             f"{sum(counts.queries.values())} queries, in {place}"
         )
@@ -166,7 +166,7 @@ def plan(
         table.add_row(group.asset, escape(group.names(_NAMED)), escape(group.reason))
     console.print(table if steps else _nothing_to_make(failed))
     for message in damaged:
-        console.print(message, markup=False, highlight=False, soft_wrap=True)
+        say(message)
     _print_failures([f"{name}: {message}" for name, message in failed.items()])
 
 
@@ -203,9 +203,9 @@ def _refresh(home: Path) -> None:
         # What changed while the run was under way is left to the next one; here, that is this one.
         found = Survey.of(Workspace.open(home))
         steps = found.steps if found.steps != steps else []
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    peak = memory.peak() / 2**30
     for line in summary(found.workspace):
-        console.print(line)
+        console.print(line, soft_wrap=isinstance(line, str))
     console.print(f"pipeline {time.monotonic() - began:.0f} s, peak memory {peak:.2f} GiB")
     _end(failures or [f"{name}: {message}" for name, message in found.failures.items()])
 
@@ -224,4 +224,4 @@ def _print_failures(failures: Sequence[str]) -> None:
     if failures:
         console.print("[red]This failed, and is tried again when what it is made from changes:[/]")
         for failure in failures:
-            console.print(failure, markup=False, highlight=False, soft_wrap=True)
+            say(failure)
