@@ -60,8 +60,11 @@ def _check_is_the_demo(home: Path) -> None:
     from influcoder_assets.workspace import Workspace
     from influcoder_lib.demo_corpus import SHARDS
 
+    workspace = Workspace.open(home)
+    if not workspace.settings.corpus.path.exists():
+        return
     own = {home / "corpus" / f"{name}.jsonl" for name in SHARDS}
-    others = sorted(set(Workspace.open(home).found.files.values()) - own)
+    others = sorted(set(workspace.found.files.values()) - own)
     if others:
         raise DataError(
             "The demo's corpus would be mixed with another one.",

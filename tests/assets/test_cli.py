@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from influcoder_assets.cli import app
 from influcoder_assets.workspace import Workspace
+from influcoder_lib.errors import DataError
 from tests.assets import tiny_home
 from tests.assets.changes import NEW_ROW, interrupt
 from tests.assets.conftest import Done
@@ -55,6 +56,25 @@ def test_init_overwrites_nothing(influcoder, tmp_path):
     again = influcoder("init", tmp_path / "mine")
     assert again.exit_code == 1
     assert "nothing is overwritten" in again.output
+
+
+@pytest.mark.parametrize("before", ["nothing", "no folder", "a shard of it"])
+def test_the_demo_begins_and_goes_on_in_a_home_of_its_own(influcoder, monkeypatch, before):
+    home = Path("dagster_home")
+    influcoder("init", home)
+    if before == "no folder":
+        (home / "corpus").rmdir()
+    elif before == "a shard of it":
+        tiny_home.write_rows(home / "corpus" / "trivia.jsonl", tiny_home.rows("trivia"))
+    written: list[Path] = []
+
+    def write(place: Path) -> None:
+        written.append(place)
+        raise DataError("written")
+
+    monkeypatch.setattr("influcoder_lib.demo_corpus.write_demo_corpus", write)
+    assert influcoder("demo").output.strip() == "written"
+    assert written == [home.resolve()]
 
 
 @pytest.mark.parametrize("home", ["of the environment", "given"])
