@@ -113,7 +113,8 @@ def _connected(settings: EngineSettings) -> Any:
         raise SettingsError(
             "The engine is Ray, which is not installed.",
             where="engine.kind",
-            fix='pip install "influcoder[ray]", or set engine.kind to local',
+            fix='type `pip install -e ".[ray]"` in the folder of Influcoder, or set engine.kind to'
+            " local",
         ) from None
     if ray.is_initialized():
         return ray

@@ -174,7 +174,7 @@ def refresh_sensor(
 @dg.schedule(
     job=refresh_job,
     cron_schedule="0 3 * * *",
-    description="Starts a refresh every night at 03:00, when the plan is not empty.",
+    description="Starts a refresh every night at 03:00 UTC, when the plan is not empty.",
 )
 def daily_refresh(
     context: dg.ScheduleEvaluationContext, home: HomeResource

@@ -207,7 +207,8 @@ class EncoderSettings(Section):
         description="kernel: the encoder's transformer as it is, under a kernel regression of the"
         " teacher's features that knows prompt from response, their lengths and how they are set;"
         " transformer: the encoder itself is trained; static: a table of its vectors of single"
-        " tokens is trained, 50 times as fast, which cannot know the order of words.",
+        " tokens is trained, which reads some 80 times as many texts a second and cannot know the"
+        " order of words.",
     )
     dimension: int = Field(
         default=96,
