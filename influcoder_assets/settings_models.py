@@ -199,7 +199,7 @@ class EncoderSettings(Section):
     registered_model: ModelName = Field(
         default="influence-encoder",
         description="What MLflow's registered model and experiment are called; homes that share a"
-        " server each have a name of their own.",
+        " server, but no storage.location, each have a name of their own.",
         json_schema_extra={"allowed": "letters, digits, - and _"},
     )
     architecture: Literal["kernel", "transformer", "static"] = Field(

@@ -104,7 +104,7 @@ def test_settings_that_change_under_way_are_not_those_of_a_begun_shard(on_ray):
 def test_an_engine_that_is_not_installed_is_named_with_its_extra(new_home, monkeypatch):
     tiny_home.write_settings(new_home, tiny_home.settings() | {"engine": RAY})
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(SettingsError, match=r"influcoder\[ray\]"):
+    with pytest.raises(SettingsError, match=r"\.\[ray\]"):
         begin(new_home)
     (said,) = tiny_home.refresh(new_home).failures[:1]
     assert "The engine is Ray, which is not installed." in said
