@@ -173,8 +173,8 @@ def _check_scores(shard: str, rule: Rule, scores: np.ndarray) -> None:
 
 def _histogram(own: pl.DataFrame) -> list[Json]:
     rows = []
-    for label in sorted(own["label"].unique().to_list(), key=null_last):
-        samples = own.filter(pl.col("label").eq_missing(pl.lit(label, dtype=pl.String)))
+    parts = own.select("label", "score", "beyond").partition_by("label", as_dict=True)
+    for (label,), samples in sorted(parts.items(), key=lambda part: null_last(part[0][0])):
         # Rounding may carry the cosine of equal vectors past 1; the end bins hold it.
         scores = samples["score"].to_numpy().astype(np.float64).clip(-1, 1)
         counts = np.histogram(scores, bins=BIN_EDGES)[0]
