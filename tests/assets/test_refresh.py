@@ -120,7 +120,9 @@ def test_a_row_edited_gives_what_a_home_made_from_nothing_gives(refreshed_home, 
 
 
 def champion_of(home: Path, other: Path) -> None:
-    """Give another home the champion and the calibration of a home, and nothing of its shards."""
+    """Give another home the champion and the calibration of a home, with its registry, and nothing
+    of its shards."""
+    shutil.copy(home / "mlflow.db", other)
     for asset in ("champion_encoder", "query_embeddings", "calibration_scores"):
         for kind in ("artifacts", "manifests"):
             shutil.copytree(home / "data" / kind / asset, other / "data" / kind / asset)
