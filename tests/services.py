@@ -33,7 +33,7 @@ def server(
         stderr=subprocess.DEVNULL,
     )
     try:
-        _wait_for(url, seconds=120)
+        _wait_for(url, seconds=240)
         yield process
     finally:
         end(process)

@@ -18,7 +18,7 @@ from tests.assets.changes import NEW_ROW
 from tests.assets.conftest import Done
 from tests.browser import HOSTILE, NEEDS_CHROMIUM, Watched, opened_page
 
-pytestmark = [*NEEDS_CHROMIUM, pytest.mark.timeout(280)]
+pytestmark = [*NEEDS_CHROMIUM, pytest.mark.timeout(600)]
 LOCATION = "/locations/influcoder_assets.definitions"
 SOON, LATER = 60_000, 180_000
 
@@ -119,7 +119,7 @@ def test_one_shard_is_materialised_by_hand(served: Served, page: Page) -> None:
     page.goto(f"{served.address}/assets/corpus?view=partitions&partition=c.parquet")
     page.get_by_role("button", name="Materialize").first.click()
     page.get_by_role("button", name="Launch 1 run").click()
-    _reload_until(page, lambda: made().number > before.number, seconds=180)
+    _reload_until(page, lambda: made().number > before.number, seconds=240)
     page.goto(f"{served.address}/runs/{made().run_id}")
     _shown(page, "Success").first.wait_for()
     assert (made().number, made().fingerprint) == (before.number + 1, before.fingerprint)
@@ -143,8 +143,8 @@ def test_the_sensor_sees_a_file_that_is_dropped_in(served: Served, page: Page) -
     tiny_home.write_rows(served.home / "corpus" / "dropped_in.jsonl", tiny_home.rows("new"))
     page.goto(f"{served.address}/assets/filtered_dataset?view=partitions")
     partition = _shown(page, "dropped_in.jsonl").first
-    _reload_until(page, lambda: partition.is_visible(), seconds=120)
-    _reload_until(page, lambda: current_plan(served.workspace) == [], seconds=120)
+    _reload_until(page, lambda: partition.is_visible(), seconds=240)
+    _reload_until(page, lambda: current_plan(served.workspace) == [], seconds=240)
     partition.click()
     page.get_by_text("rows_in", exact=True).first.wait_for()
     assert served.workspace.store.require("filtered_dataset", "dropped_in.jsonl").rows
