@@ -12,8 +12,9 @@ pytestmark = NEEDS_CHROMIUM
 def test_hostile_text_does_nothing_in_the_report(make_report, tmp_path, is_escaped):
     """Where it is not escaped, the browser does do what it says: so the test can fail."""
     path = tmp_path / "report.html"
-    # All of them at once keep a page busy for longer than a test should take.
-    everything = " ".join(HOSTILE if is_escaped else HOSTILE[:2])
+    # What runs again and again, or leaves, keeps a page from ever being loaded.
+    lasting = () if is_escaped else ("<iframe", "<body", "refresh")
+    everything = " ".join(each for each in HOSTILE if not any(kind in each for kind in lasting))
     html = render_html(make_report(everything, ("toxic", everything)))
     path.write_text(html if is_escaped else html.replace("&lt;", "<").replace("&gt;", ">"))
     with opened_page() as page:
