@@ -164,7 +164,7 @@ def test_what_failed_is_named_in_manifest_and_card(export):
     assert manifest["failed"] == ["corpus/a.jsonl", "corpus/b.csv"]
     card = (folder / "README.md").read_text()
     assert "**Failed:** when this was exported, 2 parts of the pipeline could not be made" in card
-    assert "corpus/a.jsonl, corpus/b.csv" in card
+    assert r"corpus\/a\.jsonl, corpus\/b\.csv" in card
     whole, _ = export(name="whole")
     assert json.loads((whole / "manifest.json").read_text())["failed"] == []
     assert "**Failed" not in (whole / "README.md").read_text()
