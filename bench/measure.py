@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import torch
+
+from influcoder_lib import memory
 
 # Beyond the caches of most machines; a square product whose rate no longer grows with its size.
 _COPY_BYTES = 1 << 28
@@ -92,16 +93,7 @@ def alone(work: Callable[..., Any], *given: Any) -> tuple[Any, float]:
 
 def _report(sender: Any, work: Callable[..., Any], *given: Any) -> None:
     result = work(*given)
-    sender.send((result, peak_memory()))
-
-
-def peak_memory() -> float:
-    """Peak memory of this process in MiB.
-
-    Not `ru_maxrss`: Linux lets a process begin with the peak of the one that started it.
-    """
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+    sender.send((result, memory.peak() / 2**20))
 
 
 def ceilings(repeats: int = 7) -> dict[str, Figure]:

@@ -102,11 +102,16 @@ def write_new(path: Path, data: bytes) -> bool:
 def _create(path: Path, data: bytes) -> bool:
     """The same where no file can have two names; who looks too early sees a part."""
     try:
-        with path.open("xb") as stream:
-            stream.write(data)
+        stream = path.open("xb")
     except FileExistsError:
         return False
-    flush(path)
+    try:
+        with stream:
+            stream.write(data)
+        flush(path)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
     return True
 
 
@@ -114,11 +119,18 @@ def _create(path: Path, data: bytes) -> bool:
 def whole(path: Path) -> Iterator[Path]:
     """Where to write a file that takes the name `path` at the end of the block, its bytes on the
     disk; an error leaves neither."""
-    part = part_of(path)
-    try:
+    with _beside(path) as part:
         yield part
         flush(part)
         part.replace(path)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A name for a file on its way to `path`; the file goes if it was not moved."""
+    part = part_of(path)
+    try:
+        yield part
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
@@ -127,17 +139,14 @@ def whole(path: Path) -> Iterator[Path]:
 @contextmanager
 def _part(path: Path, data: bytes) -> Iterator[Path]:
     """The data in a file beside `path`, flushed to the disk; it goes if it was not moved."""
-    part = part_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data)
-        flush(part)
-        yield part
+        with _beside(path) as part:
+            part.write_bytes(data)
+            flush(part)
+            yield part
     except OSError as error:
         raise not_writable(path.parent, error) from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def not_writable(folder: Path, error: OSError) -> StoreError:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench import measure
+from influcoder_lib import memory
 
 _ROOT = Path(__file__).resolve().parents[2]
 _CALM = {
@@ -116,4 +116,4 @@ def serve(prepare: Callable[[dict[str, Any]], Compute]) -> None:
 def _peak() -> float:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
-    return measure.peak_memory()
+    return memory.peak() / 2**20

@@ -19,6 +19,8 @@ LEAST_CANDIDATES = 8
 _RESAMPLES = 400
 _SEED = 0
 _COVERAGE = (2.5, 97.5)
+# Numbers of either matrix that are resampled at once: few calls, and memory that stays small.
+_CELLS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,21 @@ def bootstrap(predicted: np.ndarray, truth: np.ndarray) -> tuple[float, float, f
     candidates = truth.shape[1]
     dice = np.random.default_rng(_SEED)
     draws = dice.integers(0, candidates, size=(_RESAMPLES, candidates))
-    means = [spearman_rows(predicted[:, drawn], truth[:, drawn]).mean() for drawn in draws]
-    low, high = np.percentile(means, _COVERAGE)
+    step = max(1, _CELLS // truth.size)
+    means = [
+        _mean_by_draw(predicted, truth, draws[start : start + step])
+        for start in range(0, _RESAMPLES, step)
+    ]
+    low, high = np.percentile(np.concatenate(means), _COVERAGE)
     return float(spearman_rows(predicted, truth).mean()), float(low), float(high)
+
+
+def _mean_by_draw(predicted: np.ndarray, truth: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """The queries' mean correlation (R,) over each of the draws (R, N) of candidates."""
+    both = (
+        each[:, draws].swapaxes(0, 1).reshape(-1, truth.shape[1]) for each in (predicted, truth)
+    )
+    return spearman_rows(*both).reshape(len(draws), -1).mean(axis=1)
 
 
 def _verdict(high: float, expected: float, warn_below: float, fail_below: float) -> Verdict:

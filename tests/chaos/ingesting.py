@@ -2,10 +2,10 @@
 much memory it took: `python -m tests.chaos.ingesting FOLDER OUT`."""
 
 import json
-import re
 import sys
 from pathlib import Path
 
+from influcoder_lib import memory
 from influcoder_lib.errors import DataError
 from influcoder_lib.ingest import Columns, ingest
 from influcoder_lib.samples import find_shards
@@ -24,14 +24,7 @@ def main(folder: Path, out: Path) -> None:
             counts[name] = [key, done.valid, done.quarantined]
         except DataError as error:
             said[name] = str(error)
-    print(json.dumps({"counts": counts, "said": said, "peak": _peak_memory()}))
-
-
-def _peak_memory() -> int:
-    """Bytes that this process has held at most. What `getrusage` tells is, at first, what the
-    process had that started this one."""
-    (line,) = re.findall(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
-    return int(line) << 10
+    print(json.dumps({"counts": counts, "said": said, "peak": memory.peak()}))
 
 
 if __name__ == "__main__":

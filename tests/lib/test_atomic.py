@@ -74,6 +74,21 @@ def test_of_two_new_files_of_one_name_the_first_is_there_also_without_hard_links
     assert [path.read_bytes() for path in (tmp_path / "deep").iterdir()] == [b"one"]
 
 
+def test_without_hard_links_a_full_disk_leaves_no_part_of_a_new_file(tmp_path, monkeypatch):
+    def refused(path: Path, target: Path) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    def full(path: Path) -> None:
+        if path.name == "file":
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "hardlink_to", refused)
+    monkeypatch.setattr(atomic, "flush", full)
+    with pytest.raises(StoreError, match="No space left"):
+        atomic.write_new(tmp_path / "file", b"one")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_another_trouble_with_a_hard_link_is_an_error(tmp_path, monkeypatch):
     def refused(path: Path, target: Path) -> None:
         raise OSError(errno.EIO, "Input/output error")
