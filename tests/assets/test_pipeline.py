@@ -4,6 +4,7 @@ import json
 import re
 
 import dagster as dg
+import numpy as np
 import polars as pl
 import pytest
 
@@ -13,6 +14,7 @@ from influcoder_assets.maker import MAKERS
 from influcoder_assets.workspace import Workspace
 from influcoder_lib import fingerprint
 from influcoder_lib.samples import read_samples
+from influcoder_lib.teacher.distillation_set import DistillationSet
 from tests.assets import tiny_home
 from tests.assets.conftest import Done
 from tests.assets.tiny_home import (
@@ -150,6 +152,25 @@ def test_distillation_splits_share_no_prompt(workspace):
     both = pl.concat([queries.select("prompt", "split"), candidates.select("prompt", "split")])
     assert both.group_by("prompt").agg(pl.col("split").n_unique())["split"].max() == 1
     assert not set(queries["sample_id"]) & set(candidates["sample_id"])
+
+
+def test_of_too_many_candidates_each_shard_s_first_are_distilled_from(
+    refreshed_home, change_settings
+):
+    change_settings(refreshed_home, "distillation.candidates", 30)
+    workspace = Workspace.open(refreshed_home)
+    tiny_home.make(workspace, "distillation_set")
+    store = workspace.store
+    frozen = DistillationSet.load(store.place(store.require("distillation_set")))
+    drawn = {}
+    for shard in SHARDS:
+        folder = store.place(store.require("gradient_projections", shard))
+        first = pl.read_parquet(folder / "candidates.parquet")["sample_id"].head(30 // len(SHARDS))
+        drawn |= dict(zip(first, np.load(folder / "features.npy"), strict=False))
+    ids = frozen.candidates["sample_id"].to_list()
+    assert 8 <= len(ids) <= 30
+    assert set(ids) <= drawn.keys()
+    np.testing.assert_array_equal(frozen.candidate_features, [drawn[each] for each in ids])
 
 
 def test_the_comparison_and_the_report_are_there_to_read(workspace):
