@@ -38,7 +38,7 @@ from influcoder_assets.settings_models import EncoderSettings
 from influcoder_lib import models
 from influcoder_lib.curation import index
 from influcoder_lib.curation.embedding import StoredVectors
-from influcoder_lib.hardware import dtype_of
+from influcoder_lib.hardware import device, dtype_of
 from influcoder_lib.ingest import Columns, ingest
 from influcoder_lib.metrics import spearman_rows
 from influcoder_lib.rows import open_rows
@@ -156,7 +156,7 @@ def speed(
 def encoders(folders: dict[str, Path]) -> dict[str, Encode]:
     """What is compared, by name: samples in, vectors out."""
     packaged, window = folders["transformer"], _SETTINGS.window
-    stock, same = (SentenceTransformer(str(packaged), device="cpu") for _ in range(2))
+    stock, same = (SentenceTransformer(str(packaged), device=str(device())) for _ in range(2))
     same.max_seq_length = window
     return {
         "stock": lambda given: stock.encode([text_of(each) for each in given]),

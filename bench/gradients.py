@@ -36,6 +36,7 @@ from bench.measure import Figure
 from bench.peers.protocol import Answer, Contender, Row
 from influcoder_assets.settings_models import FreshAdapter, SketchSettings, TargetModelSettings
 from influcoder_lib import models
+from influcoder_lib.budget import gradient_tokens
 from influcoder_lib.samples import Sample
 from influcoder_lib.teacher.tokens import SpanEncoder
 
@@ -126,7 +127,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--chunks", type=int, default=8, help="at least 2; one is the warm-up")
     parser.add_argument("--only", nargs="+", choices=["a", "a16", "b", "c", "d"])
     parser.add_argument("--bergson", metavar="PYTHON", help="interpreter that has bergson")
-    parser.add_argument("--tokens-per-batch", type=int, nargs="+", default=[ours.tokens_per_batch])
+    parser.add_argument("--tokens-per-batch", type=int, nargs="+")
     parser.add_argument(
         "--random-decoder",
         choices=list(_DECODERS),
@@ -139,6 +140,7 @@ def arguments() -> argparse.Namespace:
     if given.only and "b" in given.only and not given.bergson:
         parser.error("--only b needs --bergson PYTHON")
     given.window = given.window or (1024 if given.random_decoder else ours.window)
+    given.tokens_per_batch = given.tokens_per_batch or [gradient_tokens(None, given.window)]
     return given
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from bench import measure
 from influcoder_lib import fingerprint, models
+from influcoder_lib.budget import gradient_tokens
 from influcoder_lib.curation.embedding import Reads, StoredVectors
 from influcoder_lib.evaluation.baselines import less, logra
 from influcoder_lib.evaluation.baselines.representation import Representations
@@ -27,7 +28,8 @@ from influcoder_lib.teacher.engine import (
 )
 from influcoder_lib.teacher.gradients import GradientFeatures
 
-TEACHER = TeacherSettings("auto", 512, 768, 16, 0, None, 8192, 0)
+_WINDOW = 512
+TEACHER = TeacherSettings("auto", _WINDOW, gradient_tokens(None, _WINDOW), 16, 0, None, 8192, 0)
 # LESS warms up on so many of the candidates.
 _WARMUP = 100
 _WARMUP_SETTINGS = warmup.WarmupSettings()

@@ -15,11 +15,13 @@ from typing import Any
 
 import torch
 
-from influcoder_lib import memory
+from influcoder_lib import hardware, memory
 
-# Beyond the caches of most machines; a square product whose rate no longer grows with its size.
-_COPY_BYTES = 1 << 28
-_MATMUL_SIZE = 2048
+# Beyond the caches of most machines; square products whose rate no longer grows with their size.
+_COPY_BYTES = {"cpu": 1 << 28, "cuda": 1 << 32}
+_MATMUL_SIZE = {"cpu": 2048, "cuda": 8192}
+# A CPU without bfloat16 would take minutes for one product of that size.
+_EMULATED_SIZE = 256
 
 
 @dataclass(frozen=True)
@@ -98,16 +100,19 @@ def _report(sender: Any, work: Callable[..., Any], *given: Any) -> None:
 
 def ceilings(repeats: int = 7) -> dict[str, Figure]:
     """What this machine can do at most: matrix products in two dtypes, and copying memory."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = hardware.device()
     found = {}
     for dtype in (torch.float32, torch.bfloat16):
         name = str(dtype).removeprefix("torch.")
-        a = torch.rand(_MATMUL_SIZE, _MATMUL_SIZE, device=device).to(dtype)
-        rates = _rates(lambda a=a: a @ a, 2e-9 * _MATMUL_SIZE**3, repeats)
+        emulated = dtype == torch.bfloat16 and not hardware.has_bfloat16(device)
+        size = _EMULATED_SIZE if emulated else _MATMUL_SIZE[device.type]
+        a = torch.rand(size, size, device=device).to(dtype)
+        rates = _rates(lambda a=a: a @ a, 2e-9 * a.shape[0] ** 3, repeats)
         found[name] = figure("machine", f"matmul {name}", "rate", rates, "GFLOP/s")
-    source = torch.ones(_COPY_BYTES, dtype=torch.uint8, device=device)
+    count = _COPY_BYTES[device.type]
+    source = torch.ones(count, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    rates = _rates(lambda: target.copy_(source), 1e-9 * _COPY_BYTES, repeats)
+    rates = _rates(lambda: target.copy_(source), 1e-9 * count, repeats)
     found["copy"] = figure("machine", "memory copy", "rate", rates, "GB/s")
     return found
 

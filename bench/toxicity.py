@@ -2,8 +2,9 @@
 
 The student is distilled from `--distil`: its unsafe rows are the queries, up to `--queries`; the
 rest, and `--candidates` of its benign rows, are the candidates, a seeded sixth of both choosing the
-best epoch. A row whose prompt is in the pool or the references, or nearly so, is left out. Then the
-references are the queries, and a row's score is its mean over them.
+best epoch: `--draws` times over, each with a draw of rows of its own, which gives mean and spread.
+A row whose prompt is in the pool or the references, or nearly so, is left out. Then the references
+are the queries, and a row's score is its mean over them.
 
   AUPRC          unsafe rows against all, and against the safe-aligned ones alone: refusals and
                  harmless answers to prompts that look unsafe
@@ -20,6 +21,7 @@ takes about 20 minutes on two cores, `--benign 500 --candidates 100 --queries 30
 
 import argparse
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +50,19 @@ def main() -> None:
     )
     pool = drawn(pool, given.benign)
     distil = apart(distil, pl.concat([pool.select("prompt"), references.select("prompt")]))
-    kept, (asked, offered) = Kept(given.runs), sides(given, distil)
+    draws = [one_draw(given, pool, references, distil, seed) for seed in range(given.draws)]
+    measure.show(list(map(mean, zip(*draws, strict=True))), given.json)
+
+
+def one_draw(
+    given: argparse.Namespace,
+    pool: pl.DataFrame,
+    references: pl.DataFrame,
+    distil: pl.DataFrame,
+    seed: int,
+) -> list[Figure]:
+    """The figures of what is distilled from one draw of rows."""
+    kept, (asked, offered) = Kept(given.runs), sides(given, distil, seed)
     usual = distilling.predictors(kept, asked, offered)
     queries = samples(references)
     figures = list(table("toxicity, the pool", pool, queries, usual))
@@ -56,7 +70,13 @@ def main() -> None:
         part = drawn(pool, given.teacher)
         every = usual | distilling.of_target_model(kept, offered)
         figures += table("toxicity, the teacher beside", part, queries, every)
-    measure.show(figures, given.json)
+    return figures
+
+
+def mean(same: Sequence[Figure]) -> Figure:
+    """One figure of all draws: their mean, and its spread where there is more than one."""
+    value, spread = metrics.mean_and_spread([each.value for each in same])
+    return replace(same[0], value=value, spread=spread if len(same) > 1 else None)
 
 
 def parser_of_data(doc: str) -> argparse.ArgumentParser:
@@ -85,6 +105,7 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = parser_of_data(__doc__)
     parser.add_argument("--benign", type=int, help="benign rows of the pool; default: all")
+    parser.add_argument("--draws", type=int, default=1, help="draws of rows to distill from")
     parser.add_argument("--teacher", type=int, default=0, help="benign rows of the teacher's table")
     return parser.parse_args()
 
@@ -127,13 +148,15 @@ def apart(distil: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
     return distil.filter(~pl.Series(np.isin(np.arange(len(distil)), near)))
 
 
-def sides(given: argparse.Namespace, distil: pl.DataFrame) -> tuple[list[Sample], list[Sample]]:
+def sides(
+    given: argparse.Namespace, distil: pl.DataFrame, seed: int = 0
+) -> tuple[list[Sample], list[Sample]]:
     """Queries and candidates to distill from, each in a seeded order."""
-    unsafe = distil.filter(pl.col("label") == "unsafe").sample(fraction=1, shuffle=True, seed=0)
+    unsafe = distil.filter(pl.col("label") == "unsafe").sample(fraction=1, shuffle=True, seed=seed)
     benign = distil.filter(pl.col("label") == "benign")
     rest = [unsafe[given.queries :], distil.filter(pl.col("label") == "safe_aligned")]
-    mixed = pl.concat([*rest, benign.sample(min(given.candidates, len(benign)), seed=0)])
-    mixed = mixed.sample(fraction=1, shuffle=True, seed=0)
+    mixed = pl.concat([*rest, benign.sample(min(given.candidates, len(benign)), seed=seed)])
+    mixed = mixed.sample(fraction=1, shuffle=True, seed=seed)
     return samples(unsafe[: given.queries]), samples(mixed)
 
 

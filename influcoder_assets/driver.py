@@ -15,6 +15,7 @@ from influcoder_assets.refresh import refresh_job
 from influcoder_assets.resources import HomeResource, resources_of
 from influcoder_assets.workspace import Workspace
 from influcoder_lib import estimates
+from influcoder_lib.budget import gradient_tokens
 from influcoder_lib.errors import StoreError
 from influcoder_lib.refresh import Step
 from influcoder_lib.report.model import Table, read_table
@@ -136,7 +137,7 @@ def _workload(workspace: Workspace, steps: Sequence[Step]) -> estimates.Workload
         candidates=settings.distillation.candidates,
         queries=int(estimates.rows_and_characters([q for q in queries if q.is_file()])[0]),
         shards=len(workspace.shards),
-        tokens_per_batch=target.tokens_per_batch,
+        tokens_per_batch=gradient_tokens(target.tokens_per_batch, target.window),
         trained_on=adapter.samples * adapter.epochs if adapter.source == "warmup" else 0,
         epochs=0 if encoder.architecture == "kernel" else encoder.epochs,
         samples_per_step=encoder.queries_per_step + encoder.candidates_per_step,

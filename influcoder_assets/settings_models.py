@@ -110,13 +110,12 @@ class TargetModelSettings(Section):
         description="Longest sample in tokens; the response keeps at most half, the prompt is cut"
         " at its head.",
     )
-    tokens_per_batch: int = Field(
-        default=1024,
-        ge=16,
-        validate_default=True,
+    tokens_per_batch: Annotated[int, Field(ge=16)] | None = Field(
+        default=None,
         description="Tokens in one batch, padding included, and so the memory that it takes; a"
-        " batch that does not fit is halved.",
-        json_schema_extra={"allowed": "a whole number, at least window"},
+        " batch that does not fit is halved. null: 1024 on a CPU, 32768 on a GPU, but a window at"
+        " least.",
+        json_schema_extra={"allowed": "a whole number, at least window, or null"},
     )
     adapter: AdapterSettings = Field(
         default_factory=FreshAdapter,
@@ -128,13 +127,13 @@ class TargetModelSettings(Section):
 
     @field_validator("tokens_per_batch")
     @classmethod
-    def _holds_one_window(cls, value: int, info: ValidationInfo) -> int:
+    def _holds_one_window(cls, value: int | None, info: ValidationInfo) -> int | None:
         window = info.data.get("window")
-        if window is not None and value < window:
+        if value is not None and window is not None and value < window:
             raise rejected(
                 f"one sample may have {window} tokens, and a batch must hold it",
-                allowed=f"a whole number, at least window ({window})",
-                fix="raise tokens_per_batch or lower window",
+                allowed=f"a whole number, at least window ({window}), or null",
+                fix="raise tokens_per_batch, leave it out, or lower window",
             )
         return value
 

@@ -15,6 +15,7 @@ from influcoder_assets.config import Settings
 from influcoder_assets.maker import Task, asset_maker
 from influcoder_assets.settings_models import WarmupAdapter
 from influcoder_lib import fingerprint
+from influcoder_lib.budget import gradient_tokens
 from influcoder_lib.evaluation.held_out import labelled_draw
 from influcoder_lib.samples import SAMPLE_SCHEMA, read_sample_blocks, read_samples, to_samples
 from influcoder_lib.tables import load_table
@@ -37,7 +38,7 @@ def teacher_settings(settings: Settings, adapter_folder: Path | None) -> Teacher
     return TeacherSettings(
         dtype=target.dtype,
         window=target.window,
-        tokens_per_batch=target.tokens_per_batch,
+        tokens_per_batch=gradient_tokens(target.tokens_per_batch, target.window),
         rank=adapter.rank if adapter.source == "fresh" else 0,
         seed=adapter.seed if adapter.source == "fresh" else 0,
         adapter=adapter_folder,

@@ -1,6 +1,9 @@
-"""The device that models run on, and the number format of matrix products that it is quick in."""
+"""The device that models run on, the number format of matrix products that it is quick in, and how
+it is made to compute the same bytes each time."""
 
-from contextlib import AbstractContextManager
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal, get_args
 
 import torch
@@ -12,6 +15,9 @@ of different kinds can work on one home in turn without making each other's arti
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
+# Without it cuBLAS may choose another kernel the second time; it is read when a GPU is first used.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
 # Names of torch.cpu.get_capabilities: x86-64 with AVX-512 or AMX, and 64-bit ARM.
 _BFLOAT16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16")
 
@@ -19,6 +25,14 @@ _BFLOAT16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16")
 def device() -> torch.device:
     """The GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def memory() -> float:
+    """Bytes of the device's own memory, into which a batch is halved; infinite for a CPU."""
+    found = device()
+    if found.type == "cpu":
+        return float("inf")
+    return float(torch.cuda.get_device_properties(found).total_memory)
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -42,3 +56,28 @@ def dtype_of(precision: Precision, device: torch.device) -> torch.dtype:
 def computing_in(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[Any]:
     """A context in which matrix products are computed in this dtype, float32 or bfloat16."""
     return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
+@contextmanager
+def repeatable(warn_only: bool = True) -> Iterator[None]:
+    """A context in which equal inputs give equal bytes on the same machine.
+
+    A GPU adds in any order unless it is asked not to; cuDNN's attention knows no other way, so
+    another is taken. Where an operation has no such kernel, torch warns and goes on, or else it
+    fails; attention backward has one that is taken only if nothing may go on without.
+    """
+    algorithms = torch.are_deterministic_algorithms_enabled()
+    only_warned = torch.is_deterministic_algorithms_warn_only_enabled()
+    # A property of the module, which no type checker knows.
+    memory: Any = torch.utils.deterministic
+    filling = memory.fill_uninitialized_memory
+    attention = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=warn_only)
+    memory.fill_uninitialized_memory = False
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(algorithms, warn_only=only_warned)
+        memory.fill_uninitialized_memory = filling
+        torch.backends.cuda.enable_cudnn_sdp(attention)

@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
-from influcoder_lib import fingerprint, hardware
+from influcoder_lib import fingerprint, hardware, norms
 from influcoder_lib.atomic import part_of
 from influcoder_lib.errors import ModelError
 from influcoder_lib.hardware import Precision
@@ -202,7 +202,10 @@ def load_target(folder: Path, precision: Precision) -> TargetModel:
                 " `target_model.dtype: auto` takes what a machine is quick in."
             )
         _narrow(model)
-    return TargetModel(model.eval().to(device), tokenizer, dtype)
+    model.eval().to(device)
+    if device.type == "cuda":
+        norms.fuse(model)
+    return TargetModel(model, tokenizer, dtype)
 
 
 def _narrow(model: Any) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from influcoder_lib import memory
 from influcoder_lib.errors import SettingsError
+from influcoder_lib.hardware import repeatable
 from influcoder_lib.schedule import rising_then_falling
 from influcoder_lib.student.draws import steps
 from influcoder_lib.student.encoder import InfluenceEncoder
@@ -126,16 +127,7 @@ def _weights(student: InfluenceEncoder) -> dict[str, torch.Tensor]:
 
 @contextmanager
 def _reproducible(seed: int) -> Iterator[None]:
-    """Seed the global generator (dropout uses it) and ask for deterministic kernels, for a while.
-
-    Where a device has no deterministic kernel torch warns and goes on.
-    """
-    before = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    with torch.random.fork_rng():
+    """Seed the global generator (dropout uses it) and ask for repeatable kernels, for a while."""
+    with torch.random.fork_rng(), repeatable():
         torch.manual_seed(seed)
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        try:
-            yield
-        finally:
-            torch.use_deterministic_algorithms(before, warn_only=warn_only)
+        yield

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from influcoder_lib.budget import TokenBudget
 from influcoder_lib.errors import ModelError
-from influcoder_lib.hardware import computing_in
+from influcoder_lib.hardware import computing_in, repeatable
 from influcoder_lib.models import TargetModel
 from influcoder_lib.samples import Sample
 from influcoder_lib.teacher import attention
@@ -31,8 +31,9 @@ from influcoder_lib.teacher.sketch import Sketch
 from influcoder_lib.teacher.tokens import Span, SpanEncoder
 
 CODE_VERSION = "3"
-# Logits of so many tokens over a vocabulary of 50,000 stay in the cache of most CPUs.
-_ROWS = 32
+# Logits of so many tokens over a vocabulary of 50,000 stay in the cache of most CPUs; a GPU wants
+# more at once.
+_ROWS = {"cpu": 32, "cuda": 512}
 
 Sink = Callable[[str, Tensor], None]
 
@@ -153,7 +154,8 @@ def backward(
     if model.device.type == "cpu":
         attention.select(model, ids.shape[1])
     predicted = targets.roll(-1, dims=1) >= 0
-    with _Hooks(layers, model, len(spans), predicted, sink), torch.enable_grad():
+    hooks = _Hooks(layers, model, len(spans), predicted, sink)
+    with hooks, repeatable(warn_only=False), torch.enable_grad():
         with computing_in(target.dtype, model.device):
             logits = model(input_ids=ids, use_cache=False).logits
         logits.backward(_loss_gradient(logits.detach(), targets[targets >= 0], predicted))
@@ -253,8 +255,9 @@ def _loss_gradient(logits: Tensor, targets: Tensor, predicted: Tensor) -> Tensor
     counts = predicted.sum(dim=1)
     weights = (1.0 / counts).repeat_interleave(counts)
     gradient = torch.empty_like(logits)
-    for start in range(0, len(logits), _ROWS):
-        rows = slice(start, start + _ROWS)
+    step = _ROWS[logits.device.type]
+    for start in range(0, len(logits), step):
+        rows = slice(start, start + step)
         part = torch.softmax(logits[rows].float(), dim=1)
         part[torch.arange(len(part), device=part.device), targets[rows]] -= 1
         gradient[rows] = part.mul_(weights[rows, None])

@@ -44,6 +44,7 @@ class CountSketch:
         self.dimensions = dimensions
         self.seed = seed
         self._hashes: dict[tuple[str, int, str], tuple[Tensor, Tensor]] = {}
+        self._runs: dict[tuple[str, int, str], tuple[Tensor, Tensor, Tensor]] = {}
 
     def empty(self, samples: int, device: torch.device) -> Tensor:
         """Accumulator for `add`: zeros (D, samples) float32."""
@@ -52,8 +53,15 @@ class CountSketch:
     def add(self, accumulator: Tensor, name: str, gradients: Tensor) -> None:
         """Add one layer: gradients (samples, ...) float32 into accumulator (D, samples)."""
         flat = gradients.reshape(len(gradients), -1)
-        buckets, signs = self.hashes(name, flat.shape[1], str(accumulator.device))
-        accumulator.index_add_(0, buckets, flat.T * signs[:, None])
+        layer = name, flat.shape[1], str(accumulator.device)
+        if not accumulator.is_cuda:
+            buckets, signs = self.hashes(*layer)
+            accumulator.index_add_(0, buckets, flat.T * signs[:, None])
+            return
+        # A GPU adds to the buckets in any order, or else, sorting them each time, slowly.
+        order, signs, bounds = self.runs(*layer)
+        signed = flat.T[order] * signs[:, None]
+        accumulator += torch.segment_reduce(signed, "sum", offsets=bounds, axis=0)
 
     def features(self, rows: Tensor) -> Tensor:
         """Unit rows (n, D) of rows (n, D)."""
@@ -65,6 +73,21 @@ class CountSketch:
         if key not in self._hashes:
             self._hashes[key] = self._drawn(name, coordinates, device)
         return self._hashes[key]
+
+    def runs(
+        self, name: str, coordinates: int, device: str = "cpu"
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The same by bucket: coordinates (P,) int64 of one bucket after another, their signs (P,)
+        float32, and where each bucket begins, and the last one ends: (D + 1,) int64."""
+        key = name, coordinates, device
+        if key not in self._runs:
+            buckets, signs = self._drawn(*key)
+            order = torch.argsort(buckets, stable=True)
+            bounds = torch.searchsorted(
+                buckets[order], torch.arange(self.dimensions + 1, device=buckets.device)
+            )
+            self._runs[key] = order, signs[order], bounds
+        return self._runs[key]
 
     def _drawn(self, name: str, coordinates: int, device: str) -> tuple[Tensor, Tensor]:
         key = int(fingerprint.of_text("count-sketch", str(self.seed), name), 16)

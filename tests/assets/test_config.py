@@ -59,7 +59,7 @@ def test_the_least_settings_are_filled_with_the_documented_defaults(load):
         "path": "smollm2-135m-instruct",
         "dtype": "auto",
         "window": 512,
-        "tokens_per_batch": 1024,
+        "tokens_per_batch": None,
         "adapter": {"source": "fresh", "rank": 16, "seed": 0},
         "sketch": {"dimensions": 8192, "seed": 0},
     }
@@ -189,7 +189,7 @@ def test_rows_may_come_as_chat_messages(load):
         ("behaviors.NAME.hard_negative_label", "trap", "positive_label, which is not given"),
         ("target_model.dtype", "float16", "allowed: one of auto, bfloat16, float32"),
         ("target_model.window", 8, "at least 16"),
-        ("target_model.window", 4096, "raise tokens_per_batch or lower window"),
+        ("target_model", {"window": 4096, "tokens_per_batch": 1024}, "or lower window"),
         ("target_model.adapter", {"source": "pft"}, "did you mean peft?"),
         ("target_model.adapter", {"source": "warm"}, "did you mean warmup?"),
         ("target_model.adapter", {"source": "warmup", "epochs": 0}, "at least 1"),

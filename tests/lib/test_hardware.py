@@ -62,3 +62,25 @@ def test_machines_of_both_kinds_take_one_encoder_for_the_same(monkeypatch, tmp_p
     assert prints[0] == prints[1]
     assert not np.array_equal(*vectors)
     np.testing.assert_allclose(*vectors, atol=0.02)
+
+
+@pytest.mark.parametrize("warn_only", [True, False])
+def test_what_is_asked_of_kernels_ends_with_the_block_even_by_an_error(warn_only):
+    def asked():
+        return (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+            torch.utils.deterministic.fill_uninitialized_memory,
+            torch.backends.cuda.cudnn_sdp_enabled(),
+        )
+
+    def fail():
+        with hardware.repeatable(warn_only):
+            found.append(asked())
+            raise KeyError
+
+    before, found = asked(), []
+    with pytest.raises(KeyError):
+        fail()
+    assert found == [(True, warn_only, False, False)]
+    assert asked() == before
