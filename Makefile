@@ -37,8 +37,9 @@ demo: .venv/.installed
 ui: .venv/.installed
 	$(VENV)/influcoder ui
 
+# Files of tests beside each other; each has a core, so torch wants no more.
 test: .venv/.installed
-	$(VENV)/python -m pytest
+	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 chaos: .venv/.installed
 	$(VENV)/python -m pytest tests/chaos --chaos=full --timeout=3600

@@ -21,6 +21,7 @@ from tests.browser import HOSTILE, NEEDS_CHROMIUM, Watched, opened_page
 pytestmark = [*NEEDS_CHROMIUM, pytest.mark.timeout(600)]
 LOCATION = "/locations/influcoder_assets.definitions"
 SOON, LATER = 60_000, 180_000
+expect.set_options(timeout=SOON)
 
 
 @dataclass(frozen=True)
