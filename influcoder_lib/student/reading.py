@@ -14,13 +14,14 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import StaticEmbedding
 from tokenizers import Tokenizer
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from influcoder_lib.errors import ModelError, SettingsError
 from influcoder_lib.samples import Sample
 from influcoder_lib.student import attention
 from influcoder_lib.student.head import PARTS, KernelHead
-from influcoder_lib.student.surface import surface_features
+from influcoder_lib.student.surface import sample_surfaces
 
 # Facts about where a model came from and what wrote it: they change no vector.
 _ORIGIN_KEYS = {"_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype"}
@@ -166,8 +167,7 @@ class PartsReader(TransformerReader):
         def batch(rows: np.ndarray) -> Batch:
             inputs = self._inputs([kept[row] for row in rows])
             inputs["counts"] = torch.from_numpy(counts[rows].astype(np.float32))
-            surfaces = [_surface(samples[row]) for row in rows]
-            inputs["surface"] = torch.from_numpy(np.stack(surfaces))
+            inputs["surface"] = torch.from_numpy(sample_surfaces([samples[row] for row in rows]))
             return Batch(rows, truncated[rows], inputs)
 
         return Reading(lengths, batch)
@@ -182,29 +182,36 @@ class PartsReader(TransformerReader):
         return prompt[max(0, len(prompt) - (room - len(response))) :], response
 
     def _inputs(self, samples: Sequence[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]:
+        """Rows of start, prompt, end, response, end, and what of them `KernelHead` wants."""
         tokenizer, words = self._model.tokenizer, self._model[0]
         start = _first(tokenizer.cls_token_id, tokenizer.bos_token_id)
         end = _first(tokenizer.sep_token_id, tokenizer.eos_token_id)
         rows = [[start, *prompt, end, *response, end] for prompt, response in samples]
+        lengths = np.array([len(row) for row in rows])
+        ids = np.fromiter(chain.from_iterable(rows), np.int64, lengths.sum())
         none = PARTS * len(samples)
-        parts = [
-            torch.tensor([none, *[PARTS * i] * len(p), none, *[PARTS * i + 1] * len(r), none])
-            for i, (p, r) in enumerate(samples)
-        ]
+        owners = np.full((len(samples), 2 * PARTS + 1), none)
+        owners[:, 1::2] = np.arange(none).reshape(-1, PARTS)
+        runs = [[1, len(prompt), 1, len(response), 1] for prompt, response in samples]
+        parts = np.repeat(owners.ravel(), np.ravel(runs))
         if not words.can_flatten_inputs:
-            inputs = dict(tokenizer.pad({"input_ids": rows}, return_tensors="pt"))
-            padded = torch.nn.utils.rnn.pad_sequence(
-                parts, batch_first=True, padding_value=none, padding_side=tokenizer.padding_side
-            )
-            return {**inputs, "parts": padded}
-        inputs = words.data_collator([{"input_ids": row} for row in rows])
-        positions = inputs["position_ids"] + words._flatten_position_offset
-        bounds = inputs["cu_seq_lens_q"]
+
+            def padded(flat: np.ndarray, padding: int) -> torch.Tensor:
+                own = torch.from_numpy(flat).split(lengths.tolist())
+                return pad_sequence(own, True, padding, tokenizer.padding_side)
+
+            return {
+                "input_ids": padded(ids, tokenizer.pad_token_id or 0),
+                "attention_mask": padded(np.ones_like(ids), 0),
+                "parts": padded(parts, none),
+            }
+        ends = lengths.cumsum()
+        positions = np.arange(len(ids)) - np.repeat(ends - lengths, lengths)
         return {
-            "input_ids": inputs["input_ids"],
-            "position_ids": positions,
-            "cu_seq_lens_q": bounds,
-            "parts": torch.cat(parts)[None],
+            "input_ids": torch.from_numpy(ids)[None],
+            "position_ids": torch.from_numpy(positions)[None] + words._flatten_position_offset,
+            "cu_seq_lens_q": torch.from_numpy(np.append(0, ends).astype(np.int32)),
+            "parts": torch.from_numpy(parts)[None],
         }
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
@@ -262,10 +269,6 @@ class StaticReader:
         return self._tokenizer.encode_batch_fast(
             [prefix + text for text in texts], add_special_tokens=False
         )
-
-
-def _surface(sample: Sample) -> np.ndarray:
-    return np.concatenate([surface_features(sample.prompt), surface_features(sample.response)])
 
 
 def _check_window(window: int, most: int | None) -> None:

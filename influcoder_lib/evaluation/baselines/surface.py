@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from influcoder_lib.errors import DataError
 from influcoder_lib.samples import Sample
-from influcoder_lib.student.surface import surface_features
+from influcoder_lib.student.surface import sample_surfaces
 
 _PENALTIES = 10.0 ** np.arange(-1, 5.1)
 
@@ -65,5 +65,4 @@ def _ridge() -> Any:
 
 
 def _features(samples: Sequence[Sample]) -> NDArray[np.float64]:
-    both = [(surface_features(each.prompt), surface_features(each.response)) for each in samples]
-    return np.array([np.concatenate(pair) for pair in both], dtype=np.float64)
+    return sample_surfaces(samples).astype(np.float64)
