@@ -27,12 +27,6 @@ class Rates:
     def __getitem__(self, name: str) -> float:
         return self.value[name]
 
-    @property
-    def gpu_texts(self) -> float:
-        """Texts a second that a GPU would embed."""
-        flop = self["encoder_mflop"] * 1e6 * self["tokens_per_text"]
-        return self["gpu_tflops"] * 1e12 * self["gpu_share"] / flop
-
     def gradient_seconds(self, size: int) -> float:
         """Seconds that the teacher's gradients take, on the measured machine: each shard has one
         at least."""
@@ -97,9 +91,9 @@ def _arithmetic(rates: Rates) -> str:
                 " shards than that have one each."
             ),
             (
-                f"* A GPU's texts: {rates['gpu_tflops']:.0f} TFLOP/s x {rates['gpu_share']} /"
-                f" ({rates['encoder_mflop']} MFLOP x {rates['tokens_per_text']:.0f} tokens) ="
-                f" {rates.gpu_texts:,.0f} texts/s. **Not measured.**"
+                f"* On a GPU, of a decoder some 30 times as large: {rates['gradients']:,.0f} x"
+                f" {rates['tokens_per_text']:.0f} tokens / {rates['gpu_gradient_tokens']:,.0f}"
+                f" tokens/s = {duration(_gpu_seconds(rates))}."
             ),
             (
                 "* Total: gradients + samples / (texts/s) + samples / 1,000,000 x"
@@ -109,6 +103,10 @@ def _arithmetic(rates: Rates) -> str:
             ),
         ]
     )
+
+
+def _gpu_seconds(rates: Rates) -> float:
+    return rates["gradients"] * rates["tokens_per_text"] / rates["gpu_gradient_tokens"]
 
 
 def _costs(rates: Rates, size: int) -> Iterator[Figure]:
@@ -121,7 +119,7 @@ def _costs(rates: Rates, size: int) -> Iterator[Figure]:
         ("2 cores, static student", rates["static_texts"], 1, hour),
         (f"Ray, {machines:.0f} machines, kernel", rates["kernel_texts"], machines, hour * machines),
         (f"Ray, {machines:.0f} machines, static", rates["static_texts"], machines, hour * machines),
-        ("one GPU, kernel (not measured)", rates.gpu_texts, 1, rates["gpu_hour"]),
+        ("one GPU, kernel (not measured)", rates["gpu_texts"], 1, rates["gpu_hour"]),
     ):
         embedding = size / texts / share
         total = rates.gradient_seconds(size) + embedding + filtering / share

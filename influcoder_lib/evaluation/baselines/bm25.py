@@ -1,7 +1,11 @@
 """BM25: words in common, weighed by how rare they are among the candidates."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+# Where JAX is installed bm25s starts it, and it would take three quarters of a GPU's memory.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import bm25s
 import numpy as np
