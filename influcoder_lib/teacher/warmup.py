@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from influcoder_lib import fingerprint
-from influcoder_lib.budget import batches
+from influcoder_lib.budget import TokenBudget
 from influcoder_lib.errors import DataError
 from influcoder_lib.models import TargetModel
 from influcoder_lib.samples import Sample
@@ -103,7 +103,8 @@ def warm_up(
     wrapped = _wrap(target.model, layers)
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    _train(_Run(target, wrapped, layers, spans, tokens_per_batch, settings), part, say)
+    budget = TokenBudget(tokens_per_batch, "target_model.window")
+    _train(_Run(target, wrapped, layers, spans, budget, settings), part, say)
     part.rename(folder)
     return checkpoints(folder)
 
@@ -125,7 +126,7 @@ class _Run:
     wrapped: Any
     layers: list[AdaptedLayer]
     spans: list[Span]
-    tokens_per_batch: int
+    budget: TokenBudget
     settings: WarmupSettings
 
 
@@ -156,11 +157,19 @@ def _train(run: _Run, folder: Path, say: Callable[[str], None]) -> None:
 
 def _gradient(run: _Run, factors: dict[str, Tensor], spans: list[Span]) -> None:
     """Leave the mean gradient of the spans on the factors."""
-    for group in batches([len(span.ids) for span in spans], run.tokens_per_batch):
-        backward(run.target, [spans[i] for i in group])
-    for factor in factors.values():
-        if factor.grad is not None:
-            factor.grad /= len(spans)
+
+    def one_batch(rows: np.ndarray) -> list[Tensor | None]:
+        # One that did not fit may have left a part of its gradient.
+        for factor in factors.values():
+            factor.grad = None
+        backward(run.target, [spans[row] for row in rows])
+        return [factor.grad for factor in factors.values()]
+
+    lengths = [len(span.ids) for span in spans]
+    found = list(run.budget.spend(lengths, one_batch, lambda _: "a sample of the warm-up"))
+    for factor, parts in zip(factors.values(), zip(*found, strict=True), strict=True):
+        own = [part for part in parts if part is not None]
+        factor.grad = torch.stack(own).sum(dim=0) / len(spans) if own else None
 
 
 def _wrap(model: Any, layers: Sequence[AdaptedLayer]) -> Any:

@@ -13,6 +13,7 @@ from influcoder_lib import fingerprint
 from influcoder_lib.errors import DataError
 from influcoder_lib.models import TargetModel, load_target
 from influcoder_lib.samples import Sample
+from influcoder_lib.teacher import warmup
 from influcoder_lib.teacher.adapters import fresh_adapter, trained_adapter
 from influcoder_lib.teacher.tokens import Span, SpanEncoder
 from influcoder_lib.teacher.warmup import Checkpoint, WarmupSettings, checkpoints, warm_up
@@ -123,6 +124,25 @@ def test_the_loss_falls_from_checkpoint_to_checkpoint(target_folder, found):
         with torch.no_grad():
             losses.append(float(np.mean([loss(target.model, s) for s in spans_of(target)])))
     assert losses[0] > losses[1] > losses[2]
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_halved_and_leaves_nothing_behind(
+    target_folder, found, tmp_path, monkeypatch
+):
+    plain, failed = warmup.backward, []
+
+    def short_of_memory(target, spans):
+        plain(target, spans)
+        if len(spans) > 1:
+            failed.append(len(spans))
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(warmup, "backward", short_of_memory)
+    again = warmed(target_folder, tmp_path / "again")
+    assert failed
+    for one, other in zip(found, again, strict=True):
+        for name, moment in one.moments().items():
+            torch.testing.assert_close(other.moments()[name], moment, rtol=1e-3, atol=1e-5)
 
 
 def test_the_same_seed_gives_the_same_warm_up_whatever_fits_a_batch(target_folder, found, tmp_path):
