@@ -96,7 +96,9 @@ class TargetModelSettings(Section):
     path: Text = Field(
         default="smollm2-135m-instruct",
         description="Causal language model.",
-        json_schema_extra={"allowed": "a packaged model's name, a folder, or a hub name"},
+        json_schema_extra={
+            "allowed": "a packaged model's name, a folder, a hub name, or name@revision"
+        },
     )
     dtype: Literal["auto", "bfloat16", "float32"] = Field(
         default="auto",
@@ -193,7 +195,9 @@ class EncoderSettings(Section):
     path: Text = Field(
         default="all-minilm-l6-v2",
         description="Sentence encoder that training starts from.",
-        json_schema_extra={"allowed": "a packaged encoder's name, a folder, or a hub name"},
+        json_schema_extra={
+            "allowed": "a packaged encoder's name, a folder, a hub name, or name@revision"
+        },
     )
     registered_model: ModelName = Field(
         default="influence-encoder",

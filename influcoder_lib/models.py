@@ -1,8 +1,8 @@
 """Finding and loading models safely.
 
 A model is a packaged one (by its short name, verified by hash), a local folder, or a name on the
-Hugging Face hub. Only safetensors and GGUF weights are read, never pickles, and no code that comes
-with a model is run.
+Hugging Face hub, at a revision if one is named (`name@revision`). Only safetensors and GGUF weights
+are read, never pickles, and no code that comes with a model is run.
 """
 
 import copy
@@ -311,8 +311,11 @@ def _download(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    repository, _, revision = name.partition("@")
     try:
-        return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
+        return Path(
+            snapshot_download(repository, revision=revision or None, allow_patterns=_HUB_FILES)
+        )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
             f"There is no model {name!r}: {str(error).splitlines()[0]}",

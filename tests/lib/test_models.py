@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+import huggingface_hub
 import huggingface_hub.constants
 import pytest
 import torch
@@ -100,6 +101,22 @@ def test_an_unknown_model_is_an_error_that_says_what_there_is(tmp_path, name):
     assert f"There is no model {name!r}: " in text
     assert "smollm2-135m-instruct, all-minilm-l6-v2" in text
     assert "a folder, or a name on the hub" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [("some/model", ("some/model", None)), ("some/model@4f2a", ("some/model", "4f2a"))],
+)
+def test_a_model_on_the_hub_is_taken_at_the_revision_that_is_named(
+    copy, tmp_path, monkeypatch, name, asked
+):
+    def snapshot(repository, *, revision, allow_patterns):
+        assert (repository, revision) == asked
+        assert not any(".bin" in each for each in allow_patterns)
+        return str(copy)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    assert models.locate(name, tmp_path) == ModelFiles(name, copy, None)
 
 
 def test_a_hub_that_does_not_answer_is_an_error(tmp_path, monkeypatch):
