@@ -50,6 +50,7 @@ from influcoder_lib.student.static import static_of
 from influcoder_lib.student.training import TrainingSet
 
 TABLES = ("speed", "corpus")
+STUDENTS = ("transformer", "kernel", "static")
 _SETTINGS = EncoderSettings()
 _SUPPORTS = 1300
 
@@ -66,8 +67,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made:
         folders, _ = measure.alone(students, Path(made), given.data)
         if "corpus" in given.only:
-            for name, folder in folders.items():
-                figures += corpus(given, name, folder, Path(made, f"{name}-corpus"))
+            for name in given.students:
+                figures += corpus(given, name, folders[name], Path(made, f"{name}-corpus"))
         if "speed" in given.only:
             figures += speed(given, folders, ceilings)
     measure.show(figures, given.json)
@@ -80,6 +81,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES)
     parser.add_argument("--texts", type=int, default=4096, help="texts of the speed table")
     parser.add_argument("--chunks", type=int, default=4, help="at least 2; one is the warm-up")
+    parser.add_argument(
+        "--students", nargs="+", choices=STUDENTS, default=STUDENTS, help="of the corpus table"
+    )
     parser.add_argument("--rows", type=int, default=100_000, help="rows of the corpus")
     given = parser.parse_args()
     if not 2 <= given.chunks <= given.texts:
@@ -94,7 +98,7 @@ def students(made: Path, data: Path) -> dict[str, Path]:
     taken = measure.seconds(lambda: static_of(base).save(made / "static"))
     measure.say(f"static student made in {taken:.1f} s")
     fit(base, made_up(data), _SETTINGS.dimension)[0].save(made / "kernel")
-    return {"transformer": packaged, "kernel": made / "kernel", "static": made / "static"}
+    return dict(zip(STUDENTS, (packaged, made / "kernel", made / "static"), strict=True))
 
 
 def made_up(data: Path) -> TrainingSet:
