@@ -39,7 +39,7 @@ ui: .venv/.installed
 
 # Files of tests beside each other; each has a core, so torch wants no more.
 test: .venv/.installed
-	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 chaos: .venv/.installed
 	$(VENV)/python -m pytest tests/chaos --chaos=full --timeout=3600
