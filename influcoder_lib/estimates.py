@@ -169,7 +169,7 @@ def _gib(asset: str, load: Workload) -> float:
     ):
         model = parameters(load.target) * width / _GIB
         activations = load.tokens_per_batch * parameters(load.target) * _ACTIVATIONS / _GIB
-        return _BASE_GIB + min(model + activations, hardware.memory() / _GIB)
+        return _BASE_GIB + min(model + activations, hardware.device_memory() / _GIB)
     if asset in ("influence_encoder", "champion_encoder", "encoder_comparison"):
         return _BASE_GIB + 6 * parameters(load.encoder) * 4 / _GIB
     return _BASE_GIB

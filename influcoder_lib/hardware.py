@@ -27,7 +27,7 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def memory() -> float:
+def device_memory() -> float:
     """Bytes of the device's own memory, into which a batch is halved; infinite for a CPU."""
     found = device()
     if found.type == "cpu":
