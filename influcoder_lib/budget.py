@@ -15,6 +15,8 @@ log = logging.getLogger("influcoder_lib")
 
 Result = TypeVar("Result")
 
+# What else torch says on a CPU, CUDA where another process holds the memory, and cuBLAS.
+_NO_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 # A CPU gains nothing from more; a GPU has done with fewer before it is told what comes next.
 _GRADIENT_TOKENS = {"cpu": 1024, "cuda": 32_768}
 
@@ -113,6 +115,5 @@ def _attempt(run: Callable[[np.ndarray], Result], rows: np.ndarray) -> list[Resu
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """On a CPU, torch says it with a plain RuntimeError."""
     told = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return told or "can't allocate memory" in str(error)
+    return told or any(words in str(error) for words in _NO_MEMORY)
