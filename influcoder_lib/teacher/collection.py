@@ -82,21 +82,18 @@ def _compute(
     rows: RowStore,
     progress: Callable[[str], None],
 ) -> None:
-    spans = engine.spans.encode(samples)
-    total = sum(len(span.ids) for span in spans)
     begin, tokens, done = time.monotonic(), 0, 0
     for batch in engine.features(samples):
         if batch.indices:
             ids = [samples[index].sample_id for index in batch.indices]
-            truncated = np.array([spans[index].truncated for index in batch.indices])
-            rows.append(ids, batch.rows.astype(np.float16), truncated)
+            rows.append(ids, batch.rows.astype(np.float16), batch.truncated)
         if batch.unusable:
             rows.refuse({samples[i].sample_id: reason for i, reason in batch.unusable.items()})
         memory.release()
         tokens += batch.tokens
         done += len(batch.indices) + len(batch.unusable)
         rate = tokens / max(time.monotonic() - begin, 1e-9)
-        left = (total - tokens) / rate if rate else 0.0
+        left = batch.left / rate if rate else 0.0
         progress(
             f"gradients of {done} of {len(samples)} samples, {rate:,.0f} tokens/s, "
             f"{left:.0f} s left"

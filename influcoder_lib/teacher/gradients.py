@@ -12,7 +12,7 @@ neighbours change a gradient.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,13 +43,16 @@ class FeatureBatch:
     """Gradient features of some samples: indices into the samples given, rows (n, D) float32.
 
     Rows are what the sketch makes of a gradient: L2-normalised by a CountSketch. A sample without
-    a finite, non-zero gradient has no row; it is in `unusable` with its reason.
+    a finite, non-zero gradient has no row; it is in `unusable` with its reason. `truncated` (n,)
+    bool says which were cut to fit the window. `tokens` were computed, and `left` are still to be.
     """
 
     indices: list[int]
     rows: np.ndarray
+    truncated: np.ndarray
     unusable: dict[int, str]
     tokens: int
+    left: int = 0
 
 
 class GradientFeatures:
@@ -87,18 +90,22 @@ class GradientFeatures:
             for index, span in enumerate(spans)
             if not span.usable
         }
-        if unusable:
-            yield FeatureBatch([], np.empty((0, self.sketch.dimensions), np.float32), unusable, 0)
         usable = [index for index in range(len(spans)) if index not in unusable]
         lengths = [len(spans[index].ids) for index in usable]
+        left = sum(lengths)
+        if unusable:
+            none = np.empty((0, self.sketch.dimensions), np.float32)
+            yield FeatureBatch([], none, np.empty(0, bool), unusable, 0, left)
 
         def run(rows: np.ndarray) -> FeatureBatch:
             indices = [usable[row] for row in rows]
             return self._batch(indices, [spans[index] for index in indices])
 
-        yield from self._budget.spend(
+        for batch in self._budget.spend(
             lengths, run, lambda row: f"sample {samples[usable[row]].sample_id}"
-        )
+        ):
+            left -= batch.tokens
+            yield replace(batch, left=left)
 
     def gradients(self, spans: Sequence[Span]) -> dict[str, Tensor]:
         """Full gradients of a batch by factor name: (n, d_out, r) and (n, r, d_in) float32.
@@ -132,7 +139,9 @@ class GradientFeatures:
         }
         kept = [index for index, fine in zip(indices, good.tolist(), strict=True) if fine]
         found = self.sketch.features(rows[good]).numpy()
-        return FeatureBatch(kept, found, unusable, sum(len(span.ids) for span in spans))
+        truncated = np.array([span.truncated for span in spans], dtype=bool)[good.numpy()]
+        tokens = sum(len(span.ids) for span in spans)
+        return FeatureBatch(kept, found, truncated, unusable, tokens)
 
 
 def backward(

@@ -197,6 +197,22 @@ def test_features_are_unit_and_cover_every_sample_whatever_the_batches(target_fo
         np.testing.assert_allclose(row, rows[1024][index], atol=1e-5)
 
 
+def test_batches_say_what_was_cut_and_how_many_tokens_are_left(target_folder):
+    engine = open_engine(target_folder("llama"), budget=64)
+    long = Sample("f" * 32, "a cat " * 40, "a dog " * 40)
+    samples = [*SAMPLES, long, Sample("e" * 32, "a prompt", "")]
+    spans = engine.spans.encode(samples)
+    left = sum(len(span.ids) for span in spans if span.usable)
+    cut: dict[int, bool] = {}
+    for batch in engine.features(samples):
+        left -= batch.tokens
+        assert batch.left == left
+        cut |= zip(batch.indices, batch.truncated.tolist(), strict=True)
+    assert left == 0
+    assert cut == {i: spans[i].truncated for i in range(len(samples) - 1)}
+    assert cut[len(SAMPLES)]
+
+
 def test_features_are_the_sketch_of_the_whole_gradient(target_folder):
     engine = open_engine(target_folder("llama"))
     spans = engine.spans.encode(SAMPLES)
