@@ -203,8 +203,7 @@ def load_target(folder: Path, precision: Precision) -> TargetModel:
             )
         _narrow(model)
     model.eval().to(device)
-    if device.type == "cuda":
-        norms.fuse(model)
+    norms.fuse(model)
     return TargetModel(model, tokenizer, dtype)
 
 
