@@ -6,6 +6,9 @@ VENV := .venv/bin
 .PHONY: help demo ui test chaos lint audit licences lock bench tables
 .DELETE_ON_ERROR:
 
+# Where it is set, every process would compile anew all that it imports, for up to a minute.
+unexport PYTHONDONTWRITEBYTECODE
+
 help:
 	@echo "make demo   run the whole pipeline on the packaged models and text"
 	@echo "make ui     open the Dagster UI on the same home"

@@ -63,8 +63,8 @@ def repeatable(warn_only: bool = True) -> Iterator[None]:
     """A context in which equal inputs give equal bytes on the same machine.
 
     A GPU adds in any order unless it is asked not to; cuDNN's attention knows no other way, so
-    another is taken. Where an operation has no such kernel, torch warns and goes on, or else it
-    fails; attention backward has one that is taken only if nothing may go on without.
+    another is taken. Where an operation has no such kernel torch warns and goes on, or raises a
+    RuntimeError; attention backward has one that is taken only if nothing may go on without.
     """
     algorithms = torch.are_deterministic_algorithms_enabled()
     only_warned = torch.is_deterministic_algorithms_warn_only_enabled()

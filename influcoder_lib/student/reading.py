@@ -182,7 +182,8 @@ class PartsReader(TransformerReader):
         return prompt[max(0, len(prompt) - (room - len(response))) :], response
 
     def _inputs(self, samples: Sequence[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]:
-        """Rows of start, prompt, end, response, end, and what of them `KernelHead` wants."""
+        """The transformer's inputs and `parts` of `KernelHead.describe`, int64: rows of start,
+        prompt, end, response, end, padded (n, longest), or end to end (1, tokens)."""
         tokenizer, words = self._model.tokenizer, self._model[0]
         start = _first(tokenizer.cls_token_id, tokenizer.bos_token_id)
         end = _first(tokenizer.sep_token_id, tokenizer.eos_token_id)

@@ -44,7 +44,7 @@ class CountSketch:
         self.dimensions = dimensions
         self.seed = seed
         self._hashes: dict[tuple[str, int, str], tuple[Tensor, Tensor]] = {}
-        self._runs: dict[tuple[str, int, str], tuple[Tensor, Tensor, Tensor]] = {}
+        self._ordered: dict[tuple[str, int, str], tuple[Tensor, Tensor, Tensor]] = {}
 
     def empty(self, samples: int, device: torch.device) -> Tensor:
         """Accumulator for `add`: zeros (D, samples) float32."""
@@ -52,14 +52,18 @@ class CountSketch:
 
     def add(self, accumulator: Tensor, name: str, gradients: Tensor) -> None:
         """Add one layer: gradients (samples, ...) float32 into accumulator (D, samples)."""
-        flat = gradients.reshape(len(gradients), -1)
-        layer = name, flat.shape[1], str(accumulator.device)
-        if not accumulator.is_cuda:
-            buckets, signs = self.hashes(*layer)
-            accumulator.index_add_(0, buckets, flat.T * signs[:, None])
+        if accumulator.is_cuda:
+            self.add_by_bucket(accumulator, name, gradients)
             return
-        # A GPU adds to the buckets in any order, or else, sorting them each time, slowly.
-        order, signs, bounds = self.runs(*layer)
+        flat = gradients.reshape(len(gradients), -1)
+        buckets, signs = self.hashes(name, flat.shape[1], str(accumulator.device))
+        accumulator.index_add_(0, buckets, flat.T * signs[:, None])
+
+    def add_by_bucket(self, accumulator: Tensor, name: str, gradients: Tensor) -> None:
+        """The same, one bucket's coordinates after another: a GPU adds to buckets in any order, or
+        else, sorting them each time, slowly."""
+        flat = gradients.reshape(len(gradients), -1)
+        order, signs, bounds = self._by_bucket(name, flat.shape[1], str(accumulator.device))
         signed = flat.T[order] * signs[:, None]
         accumulator += torch.segment_reduce(signed, "sum", offsets=bounds, axis=0)
 
@@ -74,20 +78,18 @@ class CountSketch:
             self._hashes[key] = self._drawn(name, coordinates, device)
         return self._hashes[key]
 
-    def runs(
-        self, name: str, coordinates: int, device: str = "cpu"
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The same by bucket: coordinates (P,) int64 of one bucket after another, their signs (P,)
-        float32, and where each bucket begins, and the last one ends: (D + 1,) int64."""
+    def _by_bucket(self, name: str, coordinates: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Coordinates (P,) int64 of a layer, one bucket after another, their signs (P,) float32,
+        and where each bucket begins, and the last one ends: (D + 1,) int64."""
         key = name, coordinates, device
-        if key not in self._runs:
+        if key not in self._ordered:
             buckets, signs = self._drawn(*key)
             order = torch.argsort(buckets, stable=True)
             bounds = torch.searchsorted(
                 buckets[order], torch.arange(self.dimensions + 1, device=buckets.device)
             )
-            self._runs[key] = order, signs[order], bounds
-        return self._runs[key]
+            self._ordered[key] = order, signs[order], bounds
+        return self._ordered[key]
 
     def _drawn(self, name: str, coordinates: int, device: str) -> tuple[Tensor, Tensor]:
         key = int(fingerprint.of_text("count-sketch", str(self.seed), name), 16)

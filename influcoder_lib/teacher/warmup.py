@@ -88,7 +88,8 @@ def warm_up(
 
     Raises:
         DataError: no sample is left.
-        ModelError: the model has layers that cannot be adapted.
+        ModelError: the model has layers that cannot be adapted, or a sample does not fit into
+            memory, even alone.
     """
     encoded = SpanEncoder(target.tokenizer, window).encode(samples)
     spans = [span for span in encoded if span.usable]
