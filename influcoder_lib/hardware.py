@@ -69,15 +69,15 @@ def repeatable(warn_only: bool = True) -> Iterator[None]:
     algorithms = torch.are_deterministic_algorithms_enabled()
     only_warned = torch.is_deterministic_algorithms_warn_only_enabled()
     # A property of the module, which no type checker knows.
-    memory: Any = torch.utils.deterministic
-    filling = memory.fill_uninitialized_memory
+    options: Any = torch.utils.deterministic
+    filling = options.fill_uninitialized_memory
     attention = torch.backends.cuda.cudnn_sdp_enabled()
     torch.use_deterministic_algorithms(True, warn_only=warn_only)
-    memory.fill_uninitialized_memory = False
+    options.fill_uninitialized_memory = False
     torch.backends.cuda.enable_cudnn_sdp(False)
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(algorithms, warn_only=only_warned)
-        memory.fill_uninitialized_memory = filling
+        options.fill_uninitialized_memory = filling
         torch.backends.cuda.enable_cudnn_sdp(attention)
