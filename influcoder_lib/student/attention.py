@@ -4,7 +4,6 @@ The fused CPU kernel is slow on heads as narrow as those of sentence encoders, a
 Plain products over one text at a time stay in a core's cache, and need no mask.
 """
 
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -59,10 +58,10 @@ def _attend(
             module, query, key, value, attention_mask, dropout, scaling, **options
         )
     query = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    outputs = [
-        _of_text(query[:, :, a:b], key[:, :, a:b], value[:, :, a:b], dropout)
-        for a, b in pairwise(cu_seq_lens_q.tolist())
-    ]
+    # Split, not sliced: the gradient of each slice would fill a tensor of the whole row.
+    lengths = cu_seq_lens_q.diff().tolist()
+    queries, keys, values = (each.split(lengths, dim=2) for each in (query, key, value))
+    outputs = [_of_text(*text, dropout) for text in zip(queries, keys, values, strict=True)]
     return torch.cat(outputs, dim=2).transpose(1, 2), None
 
 
