@@ -1,7 +1,8 @@
 """LoRA factors of a decoder's layers: fresh and seeded, or trained by the user with PEFT.
 
-The adapter is never put into the model as modules. A trained one is merged into the weights, which
-gives the same function, and its factors are kept beside the layer for the gradient.
+The adapter is never put into the model as modules. What a trained one adds to a layer's output is
+added there by a hook. Merged into weights of bfloat16, most of a short training would be rounded
+away: its steps are smaller than the weights' own.
 """
 
 import json
@@ -15,13 +16,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from influcoder_lib import fingerprint
 from influcoder_lib.errors import ModelError
 
 # Options of PEFT that make an adapter more than W + scale * B A on frozen weights W. The inits that
-# are not named here take their share out of W first, so a merge into the plain W would be wrong.
+# are not named here take their share out of W first, so adding to the plain W would be wrong.
 _VARIANTS = (
     "use_dora",
     "modules_to_save",
@@ -73,7 +75,7 @@ def fresh_adapter(model: Any, rank: int, seed: int) -> list[AdaptedLayer]:
 
 
 def trained_adapter(model: Any, folder: Path) -> list[AdaptedLayer]:
-    """Merge a PEFT LoRA adapter into the model's weights and return its factors.
+    """Let the model compute with a PEFT LoRA adapter, and return its factors.
 
     Raises:
         ModelError: not a LoRA adapter in safetensors, one for other layers than the model has,
@@ -107,7 +109,10 @@ def trained_adapter(model: Any, folder: Path) -> list[AdaptedLayer]:
             where=str(folder),
             allowed="LoRA on linear layers of this very target model, its head excepted",
         )
-    return [_merge(name, module, config, weights) for name, module in adapted]
+    layers = [_layer(name, module, config, weights) for name, module in adapted]
+    for layer in layers:
+        layer.module.register_forward_hook(_adding(layer))
+    return layers
 
 
 def _check_sizes(path: Path) -> None:
@@ -132,30 +137,37 @@ def _check_sizes(path: Path) -> None:
         )
 
 
-def _merge(name: str, module: nn.Module, config: Any, weights: dict[str, Tensor]) -> AdaptedLayer:
-    a = weights[f"base_model.model.{name}.lora_A.weight"].float()
-    b = weights[f"base_model.model.{name}.lora_B.weight"].float()
+def _layer(name: str, module: nn.Module, config: Any, weights: dict[str, Tensor]) -> AdaptedLayer:
+    a = weights[f"base_model.model.{name}.lora_A.weight"]
+    b = weights[f"base_model.model.{name}.lora_B.weight"]
     rank, alpha = _rank_and_alpha(name, config)
-    if len(a) != rank:
+    if (ranks := {len(a), b.shape[1]}) != {rank}:
         raise ModelError(
-            f"The adapter's settings give the layer {name} rank {rank}; its weights have {len(a)}.",
+            f"The adapter's settings give the layer {name} rank {rank}; its weights have "
+            f"{' and '.join(map(str, sorted(ranks)))}.",
             allowed="settings and weights that were saved together",
+        )
+    fits = d_out(module), _d_in(module)
+    if (len(b), a.shape[1]) != fits:
+        raise ModelError(
+            f"The adapter fits a layer {name} of shape {(len(b), a.shape[1])}; "
+            f"the target model's has {fits}.",
+            allowed="an adapter that was trained on this very target model",
         )
     scale = alpha / (rank**0.5 if config.use_rslora else rank)
     weight: Any = module.weight
-    delta = scale * (b @ a)
-    if isinstance(module, Conv1D):
-        delta = delta.T
-    if delta.shape != weight.shape:
-        raise ModelError(
-            f"The adapter fits a layer {name} of shape {tuple(delta.shape)}; "
-            f"the target model's has {tuple(weight.shape)}.",
-            allowed="an adapter that was trained on this very target model",
-        )
-    merged = weight.detach().float().cpu() + delta
-    weight.data.copy_(merged.to(weight.dtype))
     place = {"device": weight.device, "dtype": weight.dtype}
     return AdaptedLayer(name, module, a.to(**place), b.to(**place), scale)
+
+
+def _adding(layer: AdaptedLayer) -> Any:
+    def on_forward(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        assert layer.b is not None
+        added = functional.linear(functional.linear(inputs[0], layer.a), layer.b)
+        # In float32: a sum in bfloat16 would round the adapter away as its weights do.
+        return output + layer.scale * added.float()
+
+    return on_forward
 
 
 def _rank_and_alpha(name: str, config: Any) -> tuple[int, float]:

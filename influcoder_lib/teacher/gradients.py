@@ -30,7 +30,7 @@ from influcoder_lib.teacher.adapters import AdaptedLayer
 from influcoder_lib.teacher.sketch import Sketch
 from influcoder_lib.teacher.tokens import Span, SpanEncoder
 
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 # Logits of so many tokens over a vocabulary of 50,000 stay in the cache of most CPUs; a GPU wants
 # more at once.
 _ROWS = {"cpu": 32, "cuda": 512}
@@ -245,6 +245,7 @@ class _Hooks:
         return on_forward
 
     def _collect(self, layer: AdaptedLayer, ax: Tensor, x: Tensor | None, delta: Tensor) -> None:
+        delta = delta.to(ax.dtype)
         grad_b = torch.bmm(delta.transpose(1, 2), ax).float() * layer.scale
         self.sink(f"{layer.name}.B", grad_b)
         if layer.b is not None and x is not None:
