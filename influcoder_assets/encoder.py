@@ -134,7 +134,10 @@ def _retrieval(
         (f"Finding {name}: held-out candidates, the teacher beside", held_back, teacher),
     ):
         if (frame["label"] == behavior.positive_label).sum() == 0:
-            task.say(f"{title}: no sample is labelled {behavior.positive_label!r}")
+            task.say(
+                f"{title}: no sample drawn with the distillation set is labelled "
+                f"{behavior.positive_label!r}; `influcoder redistill` draws again"
+            )
             continue
         predictors = contenders.predictors(
             to_samples(queries), to_samples(frame), behavior.resemblance

@@ -17,7 +17,7 @@ from influcoder_assets.settings_models import WarmupAdapter
 from influcoder_lib import fingerprint
 from influcoder_lib.budget import gradient_tokens
 from influcoder_lib.evaluation.held_out import labelled_draw
-from influcoder_lib.samples import SAMPLE_SCHEMA, read_sample_blocks, read_samples, to_samples
+from influcoder_lib.samples import SAMPLE_SCHEMA, read_sample_blocks, to_samples
 from influcoder_lib.tables import load_table
 from influcoder_lib.teacher import rankings
 from influcoder_lib.teacher.collection import Collected, collect, draw, share_out
@@ -222,11 +222,15 @@ def _shared_out(task: Task, shards: Sequence[str]) -> tuple[pl.DataFrame, np.nda
 
 
 def _labelled(task: Task, frozen: DistillationSet) -> pl.DataFrame:
-    """A draw of labelled samples that no encoder is trained on."""
-    shards = [read_samples(task.file("corpus", "samples.parquet", s)) for s in task.each("corpus")]
+    """A draw of labelled samples that no encoder is trained on, without holding all at once."""
     trained_on = frozen.candidates.filter(pl.col("split") == "train")["sample_id"].implode()
-    free = pl.concat(shards).filter(~pl.col("sample_id").is_in(trained_on))
-    return labelled_draw(free.select(_CANDIDATE_COLUMNS), _LABELLED)
+    drawn = pl.DataFrame(schema=SAMPLE_SCHEMA).select(_CANDIDATE_COLUMNS)
+    for shard in task.each("corpus"):
+        for samples in read_sample_blocks(task.file("corpus", "samples.parquet", shard)):
+            free = samples.filter(~pl.col("sample_id").is_in(trained_on))
+            both = pl.concat([drawn, free.select(_CANDIDATE_COLUMNS)])
+            drawn = labelled_draw(both, _LABELLED)
+    return drawn
 
 
 @asset_maker(
