@@ -84,6 +84,18 @@ class TargetModel:
     tokenizer: PreTrainedTokenizerBase
     dtype: torch.dtype = torch.float32
 
+    def positions(self) -> int | None:
+        """How many tokens a row may have, where the model looks its places up in a table."""
+        words = self.model.get_input_embeddings()
+        most = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        tables = [
+            module.num_embeddings
+            for module in self.model.modules()
+            if isinstance(module, torch.nn.Embedding) and module is not words
+        ]
+        # Some tables begin with a few rows for padding (OPT).
+        return most if most and any(most <= rows < most + 8 for rows in tables) else None
+
 
 def threads() -> int:
     """How many threads one operation on tensors has in this process."""
@@ -168,7 +180,7 @@ def load_target(folder: Path, precision: Precision) -> TargetModel:
 
     Raises:
         ModelError: the folder holds no causal language model that transformers knows, or not all
-            of its weights.
+            of its weights; or they do not fit into the GPU's memory.
     """
     device = hardware.device()
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -202,7 +214,14 @@ def load_target(folder: Path, precision: Precision) -> TargetModel:
                 " `target_model.dtype: auto` takes what a machine is quick in."
             )
         _narrow(model)
-    model.eval().to(device)
+    try:
+        model.eval().to(device)
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"The target model does not fit into the GPU's memory: {error}",
+            where=str(folder),
+            fix="take a smaller target model, or free the GPU of other processes",
+        ) from error
     norms.fuse(model)
     return TargetModel(model, tokenizer, dtype)
 

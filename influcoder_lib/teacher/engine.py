@@ -52,6 +52,7 @@ def open_teacher(
 
     Raises:
         ModelError: model or adapter cannot be used.
+        SettingsError: the window has more tokens than the model has places for.
     """
     models.quiet()
     target = models.load_target(models.unpack(files, cache), settings.dtype)
@@ -78,6 +79,7 @@ def warm_up_target(
     Raises:
         DataError: no sample is usable.
         ModelError: the model cannot be used.
+        SettingsError: the window has more tokens than the model has places for.
     """
     close_teacher()
     models.quiet()

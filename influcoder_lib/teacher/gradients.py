@@ -28,7 +28,7 @@ from influcoder_lib.samples import Sample
 from influcoder_lib.teacher import attention
 from influcoder_lib.teacher.adapters import AdaptedLayer
 from influcoder_lib.teacher.sketch import Sketch
-from influcoder_lib.teacher.tokens import Span, SpanEncoder
+from influcoder_lib.teacher.tokens import Span, span_encoder
 
 CODE_VERSION = "4"
 # Logits of so many tokens over a vocabulary of 50,000 stay in the cache of most CPUs; a GPU wants
@@ -56,7 +56,11 @@ class FeatureBatch:
 
 
 class GradientFeatures:
-    """Computes gradient features of samples for one target model, adapter and sketch."""
+    """Computes gradient features of samples for one target model, adapter and sketch.
+
+    Raises:
+        SettingsError: the window has more tokens than the model has places for.
+    """
 
     def __init__(
         self,
@@ -69,7 +73,7 @@ class GradientFeatures:
         self.target = target
         self.layers = list(layers)
         self.sketch = sketch
-        self.spans = SpanEncoder(target.tokenizer, window)
+        self.spans = span_encoder(target, window)
         self._budget = TokenBudget(tokens_per_batch, "target_model.window")
 
     @property

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from influcoder_lib.errors import SettingsError
+from influcoder_lib.models import TargetModel
 from influcoder_lib.samples import Sample
 
 _PROBE = "\u2042"
@@ -84,6 +86,22 @@ class SpanEncoder:
 
     def _tokens(self, texts: list[str]) -> list[list[int]]:
         return self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+
+
+def span_encoder(target: TargetModel, window: int) -> SpanEncoder:
+    """The encoder of a target model's spans.
+
+    Raises:
+        SettingsError: the window has more tokens than the model has places for.
+    """
+    places = target.positions()
+    if places is not None and window > places:
+        raise SettingsError(
+            f"The target model cannot read {window} tokens.",
+            where="target_model.window",
+            allowed=f"at most {places} tokens, the rows of its position table",
+        )
+    return SpanEncoder(target.tokenizer, window)
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, turns: list[tuple[str, str]], reply: bool) -> str:

@@ -27,7 +27,7 @@ from influcoder_lib.samples import Sample
 from influcoder_lib.schedule import rising_then_falling
 from influcoder_lib.teacher.adapters import AdaptedLayer, fresh_adapter
 from influcoder_lib.teacher.gradients import backward
-from influcoder_lib.teacher.tokens import Span, SpanEncoder
+from influcoder_lib.teacher.tokens import Span, span_encoder
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 """Of a checkpoint's files, those that PEFT knows."""
@@ -90,8 +90,9 @@ def warm_up(
         DataError: no sample is left.
         ModelError: the model has layers that cannot be adapted, or a sample does not fit into
             memory, even alone.
+        SettingsError: the window has more tokens than the model has places for.
     """
-    encoded = SpanEncoder(target.tokenizer, window).encode(samples)
+    encoded = span_encoder(target, window).encode(samples)
     spans = [span for span in encoded if span.usable]
     if not spans:
         raise DataError(

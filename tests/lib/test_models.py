@@ -220,6 +220,16 @@ def test_weights_that_are_missing_are_not_made_up(copy):
     assert "lacks weights: model.layers.1.mlp.up_proj.weight (1 in all)" in text
 
 
+def test_a_target_model_that_the_gpu_has_no_room_for_is_an_error(target, monkeypatch):
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(torch.nn.Module, "to", full)
+    with pytest.raises(ModelError, match="does not fit into the GPU's memory") as caught:
+        models.load_target(target, "float32")
+    assert str(target) in str(caught.value)
+
+
 def test_weights_of_another_shape_are_an_error(copy):
     weights = load_file(copy / "model.safetensors")
     weights["model.norm.weight"] = torch.ones(7)

@@ -9,7 +9,7 @@ from influcoder_lib.budget import batches
 from influcoder_lib.hardware import computing_in
 from influcoder_lib.models import TargetModel
 from influcoder_lib.samples import Sample
-from influcoder_lib.teacher.tokens import SpanEncoder
+from influcoder_lib.teacher.tokens import span_encoder
 
 
 class Representations:
@@ -21,7 +21,7 @@ class Representations:
 
     def __init__(self, target: TargetModel, window: int, tokens_per_batch: int) -> None:
         self.target = target
-        self.spans = SpanEncoder(target.tokenizer, window)
+        self.spans = span_encoder(target, window)
         self.tokens_per_batch = tokens_per_batch
 
     def read(

@@ -1,13 +1,24 @@
 """Token spans: what is context, what is loss, and what is cut."""
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
+from influcoder_lib.errors import SettingsError
+from influcoder_lib.models import load_target
 from influcoder_lib.samples import Sample
-from influcoder_lib.teacher.tokens import Span, SpanEncoder
-from tests.tiny import CHARACTERS, CHATML, CHATML_WITH_SYSTEM, tiny_tokenizer
+from influcoder_lib.teacher.tokens import Span, SpanEncoder, span_encoder
+from tests.tiny import (
+    ARCHITECTURES,
+    CHARACTERS,
+    CHATML,
+    CHATML_WITH_SYSTEM,
+    POSITIONS,
+    tiny_target,
+    tiny_tokenizer,
+)
 
 BOS, EOS = "<s>", "</s>"
 WRITES_BOS = "{{ bos_token }}" + CHATML
@@ -147,3 +158,21 @@ def test_no_end_of_sequence_is_appended_where_there_is_none():
     tokenizer = tiny_tokenizer()
     tokenizer.eos_token = None
     assert parts(tokenizer, encode(tokenizer, 100, "p", "yes")) == ("p\n", "yes")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_window_beyond_a_model_s_table_of_places_is_an_error_that_says_how_many(
+    tmp_path, architecture
+):
+    target = load_target(tiny_target(tmp_path, architecture), "float32")
+    sample = Sample("0" * 32, "a" * 600, "b" * 600)
+    if architecture != "gpt2":
+        # Rotary places are computed, so there is one for every token.
+        assert len(span_encoder(target, POSITIONS + 1).encode([sample])[0].ids) == POSITIONS + 1
+        return
+    ids = span_encoder(target, POSITIONS).encode([sample])[0].ids
+    assert torch.isfinite(target.model(torch.tensor([ids])).logits).all()
+    with pytest.raises(SettingsError, match=f"cannot read {POSITIONS + 1} tokens") as caught:
+        span_encoder(target, POSITIONS + 1)
+    assert "target_model.window" in str(caught.value)
+    assert f"at most {POSITIONS} tokens" in str(caught.value)
