@@ -217,7 +217,8 @@ def _save(
     }
     save_file(adapter, folder / "adapter_model.safetensors")
     moments = {
-        f"{kind}.{name}": optimiser.state[factor][key]
+        # A layer that no sample goes through has never had a gradient, and so no moments.
+        f"{kind}.{name}": optimiser.state[factor].get(key, torch.zeros_like(factor))
         for name, factor in factors.items()
         for kind, key in (("first", "exp_avg"), ("second", "exp_avg_sq"))
     }

@@ -185,3 +185,13 @@ def test_a_warm_up_on_nothing_is_an_error(target_folder, tmp_path, samples):
     target = load_target(target_folder, "float32")
     with pytest.raises(DataError, match="nothing to warm up on"):
         warm_up(target, samples, WINDOW, 96, SETTINGS, tmp_path / "out", print)
+
+
+def test_a_layer_that_no_sample_goes_through_has_moments_of_zero(target_folder, found, tmp_path):
+    target = load_target(target_folder, "float32")
+    target.model.model.layers[1].mlp.idle = torch.nn.Linear(32, 32).requires_grad_(False)
+    last = warm_up(target, SAMPLES, WINDOW, 96, SETTINGS, tmp_path / "warm-up", print)[-1].moments()
+    idle = {name: value for name, value in last.items() if ".idle." in name}
+    assert len(idle) == 4
+    assert all(not value.any() for value in idle.values())
+    assert all(torch.equal(last[name], value) for name, value in found[-1].moments().items())
