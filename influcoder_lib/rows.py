@@ -33,8 +33,10 @@ FORMAT = "2"
 """Layout of a segment; part of every key, so that segments of another layout are not read."""
 
 _MEMORY = ".segments.safetensors"
-# So many segments that had to be opened one by one are worth being written down.
+# So many segments that had to be opened one by one are worth being written down, if they are such
+# a share of all: the whole file is written, so with a fixed number it would be quadratic.
 _MANY = 64
+_SHARE = 1 / 8
 
 
 class RowStore:
@@ -72,7 +74,7 @@ class RowStore:
             self._clear()
         for path in sorted(paths - self._read):
             self._register(path)
-        if len(self._fresh) >= _MANY:
+        if len(self._fresh) >= max(_MANY, _SHARE * len(self._paths)):
             self._remember()
 
     def append(

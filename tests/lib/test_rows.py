@@ -167,6 +167,25 @@ def test_segments_that_came_later_are_read_beside_it(many, monkeypatch):
     same_rows(store, range(5))
 
 
+def test_writing_down_costs_in_proportion_to_the_segments(tmp_path, monkeypatch):
+    monkeypatch.setattr(rows, "_MANY", 3)
+    written: list[int] = []
+
+    def counted(path: Path, parts: list) -> None:
+        written.append(sum(len(each.names) for each in parts))
+        write_ids(path, parts)
+
+    write_ids = rows._write_ids
+    monkeypatch.setattr(rows, "_write_ids", counted)
+    store = RowStore(tmp_path)
+    for segment in range(300):
+        store.append(ids(1, str(segment)), vectors(1))
+        store.catch_up()
+    assert sum(written) < 10 * 300
+    _, read = opened(tmp_path, monkeypatch)
+    assert len(read) <= 300 / 8
+
+
 @pytest.mark.parametrize("change", ["deleted", "cut", "rewritten", "garbage"])
 def test_what_is_written_down_is_not_believed_against_the_segments(many, monkeypatch, change):
     memory = next(many.glob(".segments*"))
