@@ -136,8 +136,11 @@ def _space(rates: Rates, size: int) -> Iterator[Figure]:
     row = f"{size:,}"
     text = size * rates["tokens_per_text"] * rates["text_bytes"]
     yield Figure("", row, "text", text / _GIB, None, "GiB")
-    yield Figure("", row, "vectors", size * rates["vector_bytes"] / _GIB, None, "GiB")
-    yield Figure("", row, "codes, in memory", size * rates["code_bytes"] / _GIB, None, "GiB")
+    stored = 2 * rates["vector_bytes"] + rates["code_bytes"]
+    yield Figure("", row, "vectors and codes", size * stored / _GIB, None, "GiB")
+    ids, codes = (size * rates[name] / _GIB for name in ("id_bytes", "code_bytes"))
+    yield Figure("", row, "memory to embed", ids, None, "GiB")
+    yield Figure("", row, "memory to search", codes, None, "GiB")
     yield Figure("", row, "a search", size / 1e6 * rates["search_ms"] / 1000, None, "s")
 
 

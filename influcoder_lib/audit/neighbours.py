@@ -1,18 +1,23 @@
 """Which samples of the corpus are like a vector: every live segment searched together."""
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from influcoder_lib.audit.catalog import Catalog
+from influcoder_lib.audit.lineage import DECIDED
 from influcoder_lib.curation.index import CODES, VECTORS, Hits, Segments
+from influcoder_lib.samples import SAMPLE_SCHEMA
 from influcoder_lib.store import Store
 from influcoder_lib.tables import load_table, scan_table
 
-_DECISIONS = """
-SELECT shard, sample_id, file, row, label, decision FROM decisions WHERE shard_state = 'live'
-"""
+_IDS = "ids.parquet"
+_DECIDED_SCHEMA: dict[str, Any] = {
+    **{name: SAMPLE_SCHEMA[name] for name in ("sample_id", "file", "row", "label")},
+    "decision": pl.String,
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class Neighbour:
 class LiveIndex:
     """The embeddings, by one encoder, of all shards whose files are there.
 
+    Of a vector nothing but its code is in memory; what its sample is, is read for those found.
     `missing` names live shards that this encoder has not embedded yet.
 
     Raises:
@@ -52,19 +58,18 @@ class LiveIndex:
             if manifest is not None and manifest.summary["encoder"] == encoder
         }
         self.missing = sorted(found.keys() - ready.keys())
-        ids: list[pl.DataFrame] = []
-        segments = []
-        parts = (VECTORS, CODES, "ids.parquet")
+        parts = (VECTORS, CODES, _IDS)
         store.bring((manifest, part) for manifest in ready.values() for part in parts)
-        for shard, manifest in ready.items():
-            segments.append((store.path(manifest, VECTORS), store.path(manifest, CODES)))
-            own = load_table(store.path(manifest, "ids.parquet"), columns=["sample_id"])
-            ids.append(own.with_columns(shard=pl.lit(shard)))
+        self._shards = list(ready)
+        self._ids = [store.path(manifest, _IDS) for manifest in ready.values()]
+        segments = [
+            (store.path(manifest, VECTORS), store.path(manifest, CODES))
+            for manifest in ready.values()
+        ]
         self._segments = Segments(segments) if segments else None
-        self._rows = _with_decisions(ids, catalog)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return 0 if self._segments is None else len(self._segments)
 
     def nearest(self, vector: np.ndarray, top: int) -> list[Neighbour]:
         """The `top` samples with the highest cosine with a unit vector (d,) float32."""
@@ -74,36 +79,55 @@ class LiveIndex:
         self, vector: np.ndarray, top: int, decision: str, without: str
     ) -> list[Neighbour]:
         """The same among samples with this decision, and without the sample of that id."""
-        wanted = (pl.col("decision") == decision) & (pl.col("sample_id") != without)
-        among = self._rows.select(wanted.fill_null(False).arg_true()).to_series().to_numpy()
         if self._segments is None:
             return []
-        return self._named(self._segments.nearest_among(vector, top, among))
+        among = [
+            self._segments.rows(number, self._decided(number, decision, without))
+            for number in range(len(self._shards))
+        ]
+        return self._named(self._segments.nearest_among(vector, top, np.concatenate(among)))
+
+    def _decided(self, number: int, decision: str, without: str) -> np.ndarray:
+        """Rows of a shard's segment, int64, of the samples with this decision but one."""
+        decided = self._decisions(self._shards[number], decision)
+        wanted = decided.filter(pl.col("sample_id") != without).select("sample_id").collect()
+        chosen = pl.col("sample_id").is_in(wanted["sample_id"].implode())
+        own = load_table(self._ids[number], columns=["sample_id"])
+        return own.select(chosen.arg_true()).to_series().cast(pl.Int64).to_numpy()
+
+    def _decisions(self, shard: str, decision: str) -> pl.LazyFrame:
+        """Samples of a shard with this decision; none where nothing is decided yet."""
+        manifest = self._store.current("filtered_dataset", shard)
+        if manifest is None:
+            return pl.LazyFrame(schema=_DECIDED_SCHEMA)
+        table = scan_table(self._store.place(manifest) / DECIDED[decision])
+        return table.select("sample_id", "file", "row", "label", decision=pl.lit(decision))
 
     def _named(self, found: Hits) -> list[Neighbour]:
-        if not len(found.rows):
+        if self._segments is None or not len(found.rows):
             return []
-        hits = self._rows[found.rows].with_columns(cosine=found.cosines)
-        hits = hits.join(self._texts(hits), on=("shard", "sample_id"), how="left")
-        hits = hits.sort("cosine", "sample_id", "shard", descending=[True, False, False])
-        names = [field.name for field in fields(Neighbour)]
-        return [Neighbour(*row) for row in hits.select(names).iter_rows()]
-
-    def _texts(self, hits: pl.DataFrame) -> pl.DataFrame:
-        """Prompt and response of the hits, from the samples of their shards."""
+        numbers, rows = self._segments.places(found.rows)
         parts = []
-        for (shard,), own in hits.group_by("shard"):
-            folder = self._store.place(self._store.require("corpus", str(shard)))
-            samples = scan_table(folder / "samples.parquet")
-            wanted = samples.filter(pl.col("sample_id").is_in(own["sample_id"].implode()))
-            texts = wanted.select("sample_id", "prompt", "response").collect()
-            parts.append(texts.with_columns(shard=pl.lit(shard)))
-        return pl.concat(parts)
+        for number in np.unique(numbers):
+            mine = numbers == number
+            ids = load_table(self._ids[number], columns=["sample_id"])[rows[mine]]
+            hits = ids.with_columns(cosine=found.cosines[mine], shard=pl.lit(self._shards[number]))
+            parts.append(self._told(self._shards[number], hits))
+        together = pl.concat(parts).sort(
+            "cosine", "sample_id", "shard", descending=[True, False, False]
+        )
+        names = [field.name for field in fields(Neighbour)]
+        return [Neighbour(*row) for row in together.select(names).iter_rows()]
 
-
-def _with_decisions(ids: list[pl.DataFrame], catalog: Catalog) -> pl.DataFrame:
-    """What is known of every vector's sample, in the order of the vectors."""
-    schema = {"sample_id": pl.String, "shard": pl.String}
-    rows = pl.concat([pl.DataFrame(schema=schema), *ids])
-    decided = catalog.frame(_DECISIONS)
-    return rows.join(decided, on=("shard", "sample_id"), how="left", maintain_order="left")
+    def _told(self, shard: str, hits: pl.DataFrame) -> pl.DataFrame:
+        """The hits of one shard with what was decided on them, and their texts."""
+        folder = self._store.place(self._store.require("corpus", shard))
+        samples = scan_table(folder / "samples.parquet")
+        decided = pl.concat(self._decisions(shard, each) for each in DECIDED)
+        found = [
+            table.filter(pl.col("sample_id").is_in(hits["sample_id"].implode())).collect()
+            for table in (decided, samples.select("sample_id", "prompt", "response"))
+        ]
+        for table in found:
+            hits = hits.join(table, on="sample_id", how="left")
+        return hits

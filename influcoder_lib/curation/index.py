@@ -119,6 +119,15 @@ class Segments:
         near = np.intersect1d(self._candidates(vector, top), rows, assume_unique=True)
         return self._ranked(vector, near if len(near) >= min(top, len(rows)) else rows, top)
 
+    def rows(self, segment: int, own: np.ndarray) -> np.ndarray:
+        """Rows (n,) of one segment, counted through all of them."""
+        return self._starts[segment] + own
+
+    def places(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The segments (n,) of rows (n,), and the rows counted in these."""
+        segments = np.searchsorted(self._starts, rows, side="right") - 1
+        return segments, rows - self._starts[segments]
+
     def _candidates(self, vector: np.ndarray, top: int) -> np.ndarray:
         """Sorted rows that the codes put nearest."""
         wanted = min(max(top, _RANKED_AGAIN), len(self))
