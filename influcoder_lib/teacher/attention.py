@@ -53,10 +53,12 @@ def _attend(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **options
         )
-    dtype = value.dtype
+    device = query.device.type
+    # A trained adapter leaves a value in float32, which is not what it is to be multiplied in.
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else value.dtype
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    with torch.autocast(query.device.type, enabled=False):
-        heads = _CausalBlocks.apply((query * scale).to(dtype), key.to(dtype), value)
+    with torch.autocast(device, enabled=False):
+        heads = _CausalBlocks.apply((query * scale).to(dtype), key.to(dtype), value.to(dtype))
     return heads.transpose(1, 2).contiguous(), None
 
 

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from influcoder_lib.hardware import computing_in
 from influcoder_lib.models import load_target
 from influcoder_lib.teacher import attention
 from tests.tiny import tiny_target
@@ -47,9 +48,11 @@ def test_blocks_give_the_attention_and_the_gradients_of_the_whole_square(tokens)
         torch.testing.assert_close(one.grad, other.grad.float(), rtol=1e-3, atol=1e-4)
 
 
-def test_in_bfloat16_they_stay_within_its_rounding():
-    inputs = heads(300, torch.bfloat16, 0)
-    found, _ = attention._attend(Layer(), *inputs, None)
+@pytest.mark.parametrize("given", [torch.bfloat16, torch.float32], ids=str)
+def test_in_bfloat16_they_stay_within_its_rounding(given):
+    inputs = heads(300, given, 0)
+    with computing_in(torch.bfloat16, torch.device("cpu")):
+        found, _ = attention._attend(Layer(), *inputs, None)
     assert found.dtype == torch.bfloat16
     error = (found.double() - expected(*inputs, 8**-0.5)).norm() / found.double().norm()
     assert error < 0.01
