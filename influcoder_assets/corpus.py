@@ -17,7 +17,7 @@ from influcoder_lib.ingest import Columns, ingest, read_picked
     sources=("shard",),
     settings=lambda s: s.corpus.model_dump(mode="json", exclude={"path", "licences"}),
     kinds=("parquet",),
-    code_version="3",
+    code_version="4",
 )
 def corpus(task: Task) -> None:
     """Valid samples of one shard, and its bad rows in quarantine with the reason."""

@@ -4,6 +4,7 @@ What makes a row a sample is decided here; how a file's rows are read is the bus
 """
 
 import json
+import math
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -158,8 +159,8 @@ def _check(row: Row, columns: Columns, limit: int) -> _Valid | BadRow:
             _check_text(field, response, limit)
         if not response.strip():
             raise _Bad(field, "the response is blank", response)
-        label = _optional_text(row.values, columns.label, limit)
-        source = _optional_text(row.values, columns.source, limit)
+        label = _optional_name(row.values, columns.label, limit)
+        source = _optional_name(row.values, columns.source, limit)
     except _Bad as bad:
         return BadRow(row.number, bad.field, bad.reason, excerpt(bad.value, bad.note))
     identity = fingerprint.sample_id(prompt, response)
@@ -239,9 +240,21 @@ def _check_text(field: str, text: str, limit: int) -> None:
         raise _Bad(field, "the text holds half of a surrogate pair", text) from None
 
 
-def _optional_text(values: Mapping[str, Any], field: str | None, limit: int) -> str | None:
-    if field is None or values.get(field) is None:
+def _optional_name(values: Mapping[str, Any], field: str | None, limit: int) -> str | None:
+    """A label or a source as text: labels are often 0 and 1, in a table with gaps 0.0 and 1.0."""
+    if field is None:
         return None
+    match values.get(field):
+        case None:
+            return None
+        case bool(value):
+            return str(value).lower()
+        case int(value):
+            return str(value)
+        case float(value):
+            return (
+                None if math.isnan(value) else f"{value:.0f}" if value.is_integer() else f"{value}"
+            )
     text = _text(values, field)
     _check_text(field, text, limit)
     return text if text.strip() else None

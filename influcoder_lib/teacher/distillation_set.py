@@ -145,12 +145,19 @@ def _check_splits(name: str, frame: pl.DataFrame, topics: Sequence[str]) -> None
             f" {len(set(topics))} different prompts.",
             where="distillation_set",
             allowed=f"at least {json.dumps(_LEAST)}",
-            fix=(
-                "give more query samples with different prompts"
-                if name == "queries"
-                else "raise distillation.candidates_per_shard, or add samples with new prompts"
-            ),
+            fix=_remedy(name, none=not topics),
         )
+
+
+def _remedy(name: str, none: bool) -> str:
+    if name == "queries":
+        return "give more query samples with different prompts"
+    if none:
+        return (
+            'see why no row of the corpus is a sample: influcoder sql "SELECT reason, count(*)'
+            ' FROM quarantine GROUP BY reason"'
+        )
+    return "raise distillation.candidates_per_shard, or add samples with new prompts"
 
 
 def _part(frame: pl.DataFrame, features: np.ndarray, split: str) -> Part:

@@ -7,6 +7,7 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -78,8 +79,8 @@ def test_a_bad_row_is_quarantined_with_its_reason(
 @pytest.mark.parametrize(
     ("extra", "field", "reason"),
     [
-        ({"label": 3}, "label", "the field is a number, not a string"),
-        ({"source": True}, "source", "the field is a boolean, not a string"),
+        ({"label": ["x"]}, "label", "the field is a list, not a string"),
+        ({"source": {"name": "x"}}, "source", "the field is an object, not a string"),
         ({"label": "a\0"}, "label", "the text holds a NUL character"),
     ],
 )
@@ -91,6 +92,33 @@ def test_a_label_or_source_that_is_no_text_is_quarantined(
     samples, quarantine = ingested(path, ALL)
     assert samples.select("label", "source").rows() == [("x", None)]
     assert quarantine.select("row", "field", "reason").rows() == [(2, field, reason)]
+
+
+@pytest.mark.parametrize(
+    ("given", "label"),
+    [(0, "0"), (-3, "-3"), (True, "true"), (False, "false"), (1.0, "1"), (0.5, "0.5")],
+)
+def test_a_label_or_source_that_is_a_number_is_kept_as_text(
+    tmp_path: Path, given: object, label: str
+) -> None:
+    path = jsonl(tmp_path / "a.jsonl", GOOD | {"label": given, "source": given})
+    samples, quarantine = ingested(path, ALL)
+    assert samples.select("label", "source").rows() == [(label, label)]
+    assert quarantine.is_empty()
+
+
+def test_labels_of_a_table_with_gaps_are_whole_numbers_and_gaps(tmp_path: Path) -> None:
+    table = pl.DataFrame(
+        {
+            "prompt": ["a", "b", "c"],
+            "response": ["x", "y", "z"],
+            "label": [1.0, float("nan"), None],
+        }
+    )
+    table.write_parquet(tmp_path / "a.parquet")
+    samples, quarantine = ingested(tmp_path / "a.parquet", Columns(label="label"))
+    assert samples["label"].to_list() == ["1", None, None]
+    assert quarantine.is_empty()
 
 
 def test_a_missing_or_blank_label_is_null(tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def test_too_few_queries_are_an_error_that_counts_them():
     assert "more query samples with different prompts" in text
 
 
-@pytest.mark.parametrize("count", [0, 3])
-def test_too_few_candidates_are_an_error_that_says_what_to_raise(count):
-    with pytest.raises(DataError, match=r"Too few candidates(.|\n)*candidates_per_shard"):
+@pytest.mark.parametrize(("count", "advice"), [(0, "FROM quarantine"), (3, "candidates_per_shard")])
+def test_too_few_candidates_are_an_error_that_says_what_to_do(count, advice):
+    with pytest.raises(DataError, match=rf"Too few candidates(.|\n)*{advice}"):
         freeze(candidates=CANDIDATES.head(count), candidate_features=unit(count, 1))
