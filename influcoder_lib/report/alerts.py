@@ -63,6 +63,12 @@ def of_standing(standing: Standing) -> Iterator[str]:
     never learnt."""
     if not standing.latest_in_use:
         yield _not_in_use(standing)
+    if standing.beaten_by_untrained:
+        yield (
+            f"The encoder in use follows the model worse ({standing.merit:.3f} on the test split) "
+            f"than the untrained one ({standing.merit_untrained:.3f}). Put that in use: influcoder "
+            "rollback --to untrained."
+        )
     failed, weak = (standing.shards_that_are(verdict) for verdict in ("failed", "weak"))
     if failed:
         yield (

@@ -55,6 +55,7 @@ class Standing:
 
     in_use: str | None
     merit: float | None
+    merit_untrained: float | None
     latest: str
     latest_merit: float | None
     fidelity: tuple[MeasuredShard, ...]
@@ -67,10 +68,20 @@ class Standing:
 
     @property
     def chosen_by_hand(self) -> bool:
-        """The latest encoder is better than the one in use, so only a person can have chosen it."""
+        """The latest encoder is better than all others, so only a person can have chosen another
+        one."""
         if self.latest_in_use or self.merit is None or self.latest_merit is None:
             return False
-        return self.latest_merit > self.merit
+        return self.latest_merit > self.merit and not (
+            self.merit_untrained is not None and self.merit_untrained >= self.latest_merit
+        )
+
+    @property
+    def beaten_by_untrained(self) -> bool:
+        """The encoder in use is worse than the one that it was made of."""
+        if self.merit is None or self.merit_untrained is None:
+            return False
+        return self.merit < self.merit_untrained
 
     def shards_that_are(self, verdict: str) -> list[str]:
         """Shards with this verdict on the encoder's fidelity."""
@@ -97,6 +108,7 @@ def read_standing(
     return Standing(
         in_use=version,
         merit=champion.get(f"merit_{trained if version else 'untrained'}"),
+        merit_untrained=champion.get("merit_untrained"),
         latest=latest_version,
         latest_merit=champion.get("merit_challenger"),
         fidelity=tuple(sorted(found, key=_badness)),

@@ -102,6 +102,7 @@ def make_standing() -> Callable[..., Standing]:
         values = {
             "in_use": "2",
             "merit": 0.35,
+            "merit_untrained": 0.1,
             "latest": "2",
             "latest_merit": 0.35,
             "fidelity": (),

@@ -117,6 +117,15 @@ def test_a_label_that_no_sample_has_is_warned_of(warn):
             ],
         ),
         (
+            {"merit_untrained": 0.4},
+            [
+                (
+                    "The encoder in use follows the model worse (0.350 on the test split) than the "
+                    "untrained one (0.400). Put that in use: influcoder rollback --to untrained."
+                )
+            ],
+        ),
+        (
             {"gap": DistillationGap(2, 0, 0, 9, 3, ("rude", "toxic"))},
             [
                 (

@@ -20,6 +20,7 @@ def champion(version, winner, **merits):
         (champion(None, "untrained", challenger=0.0, untrained=0.1), 0.1, False),
         (champion("1", "alias", challenger=0.4, champion=0.3, untrained=0.1), 0.3, True),
         (champion("1", "alias", challenger=0.2, champion=0.3, untrained=0.1), 0.3, False),
+        (champion("1", "champion", challenger=0.25, champion=0.2, untrained=0.3), 0.2, False),
         (champion("2", "alias", challenger=0.4, champion=0.4, untrained=0.1), 0.4, False),
         (champion(None, "alias", challenger=0.2, untrained=0.1), 0.1, True),
         ({"version": "1"}, None, False),
@@ -31,6 +32,7 @@ def test_the_merit_is_that_of_the_encoder_in_use_and_only_a_person_chooses_a_wor
     found = read_standing(summary, "2", {}, CLOSED)
     assert (found.in_use, found.merit) == (summary["version"], merit)
     assert found.chosen_by_hand == by_hand
+    assert found.beaten_by_untrained == (summary.get("merit_untrained", 0.0) == 0.3)
     assert found.latest_in_use == (summary["version"] == "2")
     assert found.latest_merit == summary.get("merit_challenger")
 
