@@ -129,10 +129,11 @@ def counts_add_up(task: Task) -> Finding:
     kept, dropped = (
         len(_column(task, "filtered_dataset", f"{name}.parquet")) for name in ("kept", "dropped")
     )
-    bad = len(load_table(task.file("corpus", "quarantine.parquet", task.shard)))
+    bad = len(load_table(task.file("corpus", "quarantine.parquet", task.shard), columns=["row"]))
     rows_in = task.input("corpus", task.shard).summary["rows_in"]
     return quality.counts_add_up(rows_in, kept, dropped, bad)
 
 
 def _column(task: Task, asset: str, name: str) -> list[str]:
-    return load_table(task.file(asset, name, task.shard))["sample_id"].to_list()
+    table = load_table(task.file(asset, name, task.shard), columns=["sample_id"])
+    return table["sample_id"].to_list()
