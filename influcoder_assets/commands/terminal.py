@@ -87,4 +87,4 @@ class _SinceStart(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """`mm:ss  message`."""
         seconds = int(record.created - self._began)
-        return f"{seconds // 60:02d}:{seconds % 60:02d}  {record.getMessage()}"
+        return f"{seconds // 60:02d}:{seconds % 60:02d}  {without_controls(record.getMessage())}"
