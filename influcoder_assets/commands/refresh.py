@@ -26,6 +26,7 @@ from influcoder_lib.errors import DataError
 
 if TYPE_CHECKING:
     from influcoder_assets.workspace import Workspace
+    from influcoder_lib.manifests import Manifest
 
 _NAMED = 3
 UNTRAINED = "untrained"
@@ -110,13 +111,21 @@ def redistill(home: HomeOption = None) -> None:
             console.print(
                 "Nothing that the encoder is distilled from has changed: none was trained."
             )
-    elif after is not None and champion is not None:
-        merits = {k.removeprefix("merit_"): v for k, v in champion.summary.items() if "merit" in k}
-        shown = ", ".join(f"{name} {value:.3f}" for name, value in merits.items())
-        promoted = champion.summary["version"] == after.summary["version"]
-        outcome = "is in use now" if promoted else "was not better, and nothing else has changed"
-        console.print(f"version {after.summary['version']} {outcome}; on the test split: {shown}")
+    elif after is not None:
+        say(outcome(after, champion))
     _end(failures)
+
+
+def outcome(trained: "Manifest", champion: "Manifest | None") -> str:
+    """What became of the encoder that was trained, from what champion_encoder has on record."""
+    version = f"version {trained.summary['version']}"
+    if champion is None or champion.recipe.inputs["influence_encoder"] != trained.fingerprint:
+        return f"{version} was not judged, and nothing else has changed: type `influcoder run`"
+    merits = {k.removeprefix("merit_"): v for k, v in champion.summary.items() if "merit" in k}
+    shown = ", ".join(f"{name} {value:.3f}" for name, value in merits.items())
+    promoted = champion.summary["version"] == trained.summary["version"]
+    said = "is in use now" if promoted else "was not better, and nothing else has changed"
+    return f"{version} {said}; on the test split: {shown}"
 
 
 def rollback(

@@ -14,8 +14,10 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from influcoder_assets.cli import app
+from influcoder_assets.commands.refresh import outcome
 from influcoder_assets.workspace import Workspace
 from influcoder_lib.errors import DataError
+from influcoder_lib.manifests import Manifest, Recipe
 from tests.assets import tiny_home
 from tests.assets.changes import NEW_ROW, interrupt
 from tests.assets.conftest import Done
@@ -224,6 +226,23 @@ def test_redistilling_says_what_came_of_it(influcoder, refreshed_home, lose):
     lost = " ".join(influcoder("redistill", "--home", refreshed_home).output.split())
     assert "version 2 was not better, and nothing else has changed" in lost
     assert re.search(r"on the test split: untrained -?0\.\d{3}, .*challenger -?0\.\d{3}", lost)
+
+
+def test_an_encoder_that_could_not_be_judged_has_not_lost():
+    def made(asset: str, inputs: dict[str, str], **summary: object) -> Manifest:
+        recipe = Recipe(inputs, {}, "1")
+        return Manifest(asset, None, f"{asset} now", recipe, {}, 1, summary, "2026", "run")
+
+    trained = made("influence_encoder", {}, version="3")
+    merits = {"merit_challenger": 0.2, "merit_champion": 0.3}
+    judged, before = (
+        made("champion_encoder", {"influence_encoder": each}, version="2", **merits)
+        for each in ("influence_encoder now", "influence_encoder before")
+    )
+    lost = "version 3 was not better, and nothing else has changed; on the test split: "
+    assert outcome(trained, judged) == f"{lost}challenger 0.200, champion 0.300"
+    for champion in (before, None):
+        assert outcome(trained, champion).startswith("version 3 was not judged")
 
 
 def test_a_redistillation_that_fails_does_not_say_that_nothing_has_changed(
