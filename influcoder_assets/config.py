@@ -28,6 +28,7 @@ from influcoder_assets.settings_models import (
     TargetModelSettings,
 )
 from influcoder_assets.settings_yaml import Document, read_yaml
+from influcoder_lib.curation.score_table import STATISTICS
 
 SETTINGS_FILE = "influcoder.yaml"
 
@@ -326,6 +327,22 @@ class Settings(Section):
                 key=f"{labelled[0]}.positive_label",
                 value=value[labelled[0]].positive_label,
             )
+        return value
+
+    @field_validator("behaviors")
+    @classmethod
+    def _names_are_told_apart(
+        cls, value: dict[str, BehaviorSettings]
+    ) -> dict[str, BehaviorSettings]:
+        for name in value:
+            for statistic in STATISTICS:
+                if name.removesuffix(f"_{statistic}") in value.keys() - {name}:
+                    raise rejected(
+                        f"a table's column of that name would be the {statistic} of another one",
+                        allowed=f"a name that is no other behavior's with _{statistic} behind it",
+                        key=name,
+                        value=name,
+                    )
         return value
 
     @property

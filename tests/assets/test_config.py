@@ -176,6 +176,7 @@ def test_rows_may_come_as_chat_messages(load):
         ("behaviors", {}, "at least one behavior"),
         ("behaviors.Toxic", {"queries": "q"}, "lower-case letters"),
         ("behaviors.1st", {"queries": "q"}, "starts with a letter"),
+        ("behaviors.toxic_mean", {"queries": "q"}, "no other behavior's with _mean behind it"),
         ("behaviors.NAME.rule.kind", "bad", "allowed: one of unwanted, wanted"),
         ("behaviors.NAME.rule.kind", "Unwanted", "did you mean unwanted?"),
         ("behaviors.NAME.rule.method", "top", "one of threshold, fraction, false_drop_rate"),
