@@ -6,7 +6,6 @@ SCRIPTS, "other" last; without a letter it is "none". Japanese with more kanji t
 "Han".
 """
 
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,6 +14,11 @@ import polars as pl
 Json = dict[str, Any]
 
 GROUPS = ("label", "source", "length", "script")
+MOST_SOURCES = 1000
+"""A corpus may have a source for every row, of which a report shows few."""
+OTHERS = "\0others"
+"""No source has such a name: texts with a NUL character go to quarantine."""
+
 _EDGES = (100, 300, 1000, 3000, 10_000)
 LENGTHS = (
     "under 100",
@@ -60,7 +64,7 @@ def count_groups(decided: pl.DataFrame) -> dict[str, list[Json]]:
         group: rows.group_by(name=group).agg(pl.col("kept", "dropped").sum()).to_dicts()
         for group in GROUPS
     }
-    return {group: add_groups(found) for group, found in counted.items()}
+    return {group: add_groups(group, found) for group, found in counted.items()}
 
 
 def dominant_script(samples: pl.DataFrame) -> pl.Series:
@@ -94,22 +98,32 @@ def _bucket(characters: pl.Expr) -> pl.Expr:
     return pl.coalesce(*below, pl.lit(LENGTHS[-1]))
 
 
-def add_groups(rows: Iterable[Json]) -> list[Json]:
-    """Sum kept and dropped of rows with equal names; by name, nulls last."""
-    return add_rows(rows, keys=("name",), values=("kept", "dropped"))
+def add_groups(group: str, rows: Iterable[Json]) -> list[Json]:
+    """Sum kept and dropped of one group's rows with equal names; by name, nulls last.
+
+    Of more than MOST_SOURCES sources, those with most rows keep a row of their own, and all others
+    are together in the one named OTHERS. The totals stay exact; a source with a row of its own may
+    then lack what of it was among the others of a part.
+    """
+    summed = add_rows(rows, keys=("name",), values=("kept", "dropped"))
+    if group != "source" or len(summed) <= MOST_SOURCES:
+        return summed
+    named = [row for row in summed if row["name"] != OTHERS]
+    named.sort(key=lambda row: -(row["kept"] + row["dropped"]))
+    own = {row["name"] for row in named[:MOST_SOURCES]}
+    together = ({**row, "name": row["name"] if row["name"] in own else OTHERS} for row in summed)
+    return add_rows(together, keys=("name",), values=("kept", "dropped"))
 
 
 def add_rows(rows: Iterable[Json], keys: tuple[str, ...], values: tuple[str, ...]) -> list[Json]:
     """Sum the values of rows with equal keys; sorted by key, nulls last."""
-    totals: dict[tuple[str | None, ...], Counter[str]] = {}
+    totals: dict[tuple[str | None, ...], list[int]] = {}
     for row in rows:
-        total = totals.setdefault(tuple(row[key] for key in keys), Counter())
-        total.update({value: row[value] for value in values})
+        total = totals.setdefault(tuple(row[key] for key in keys), [0] * len(values))
+        for place, value in enumerate(values):
+            total[place] += row[value]
     ordered = sorted(totals.items(), key=lambda item: [null_last(part) for part in item[0]])
-    return [
-        {**dict(zip(keys, key, strict=True)), **{value: total[value] for value in values}}
-        for key, total in ordered
-    ]
+    return [dict(zip((*keys, *values), (*key, *total), strict=True)) for key, total in ordered]
 
 
 def null_last(value: str | None) -> tuple[bool, str]:

@@ -7,7 +7,7 @@ from typing import Any
 from influcoder_lib.curation.rules import Rule
 from influcoder_lib.report import alerts
 from influcoder_lib.report.changes import Changes
-from influcoder_lib.report.groups import LENGTHS
+from influcoder_lib.report.groups import LENGTHS, OTHERS
 from influcoder_lib.report.model import (
     BehaviorReport,
     DropReason,
@@ -156,9 +156,11 @@ def _largest_first(counts: Sequence[dict[str, Any]]) -> tuple[FunnelRow, ...]:
         return ()
     if len(rows) <= MOST_GROUPS:
         return tuple(rows)
+    rows.sort(key=lambda row: row.name == OTHERS)
     shown, rest = rows[: MOST_GROUPS - 1], rows[MOST_GROUPS - 1 :]
     kept, dropped = sum(row.kept for row in rest), sum(row.dropped for row in rest)
-    return (*shown, FunnelRow(f"{len(rest):,} others", kept, dropped, None))
+    name = "all others" if rest[-1].name == OTHERS else f"{len(rest):,} others"
+    return (*shown, FunnelRow(name, kept, dropped, None))
 
 
 def _by_length(counts: Sequence[dict[str, Any]]) -> tuple[FunnelRow, ...]:

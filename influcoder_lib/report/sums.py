@@ -1,4 +1,5 @@
-"""How aggregates add up: to what one shard that holds all rows would give."""
+"""How aggregates add up: to what one shard that holds all rows would give, up to MOST_SOURCES
+sources (`groups.add_groups`)."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,7 +31,7 @@ def add_up(aggregates: Sequence[Json], rules: Sequence[Rule]) -> Json:
         "schema": SCHEMA,
         **{name: sum(part[name] for part in aggregates) for name in COUNTS},
         "groups": {
-            group: add_groups(row for part in aggregates for row in part["groups"][group])
+            group: add_groups(group, (row for part in aggregates for row in part["groups"][group]))
             for group in GROUPS
         },
         "drop_reasons": add_rows(

@@ -200,10 +200,10 @@ def test_with_a_name_of_its_own_for_every_row_blocks_add_up_in_little_time(
     decided = decided.with_columns(source=pl.Series(map(str, range(128))))
     seen = Counter()
 
-    def counted(rows):
+    def counted(group, rows):
         rows = list(rows)
         seen["rows"] += len(rows)
-        return add_groups(rows)
+        return add_groups(group, rows)
 
     monkeypatch.setattr(sums, "add_groups", counted)
     blocks = decided.iter_slices(1)

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from influcoder_lib.report.groups import LENGTHS, SCRIPTS, count_groups, dominant_script
+from influcoder_lib.report import groups
+from influcoder_lib.report.groups import (
+    LENGTHS,
+    OTHERS,
+    SCRIPTS,
+    add_groups,
+    count_groups,
+    dominant_script,
+)
 
 SCRIPT_OF_NAME = {"HIRAGANA": "Kana", "KATAKANA": "Kana", "CJK": "Han"} | {
     name.upper(): name for name in SCRIPTS if name not in ("Han", "Kana")
@@ -108,3 +116,30 @@ def test_every_group_counts_every_sample_once():
 
 def test_no_sample_is_in_no_group():
     assert count_groups(table([], [])) == {"label": [], "source": [], "length": [], "script": []}
+
+
+COUNTS = st.fixed_dictionaries(
+    {
+        "name": st.none() | st.sampled_from("abcdefg"),
+        "kept": st.integers(0, 9),
+        "dropped": st.integers(0, 9),
+    }
+)
+
+
+@given(st.lists(st.lists(COUNTS), min_size=1, max_size=5), st.integers(1, 8))
+def test_of_many_sources_the_largest_are_named_and_no_row_is_lost(parts, most):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(groups, "MOST_SOURCES", most)
+        found = add_groups("source", [row for part in parts for row in add_groups("source", part)])
+    everything = [row for part in parts for row in part]
+    truth = {row["name"]: row for row in add_groups("label", everything)}
+    for count in ("kept", "dropped"):
+        assert sum(row[count] for row in found) == sum(row[count] for row in everything)
+    named = {row["name"]: row for row in found if row["name"] != OTHERS}
+    assert len(named) == min(most, len(truth)) or len(found) == len(named) + 1
+    for name, row in named.items():
+        assert row["kept"] <= truth[name]["kept"]
+        assert row["dropped"] <= truth[name]["dropped"]
+    if len(truth) <= most:
+        assert list(truth.values()) == found

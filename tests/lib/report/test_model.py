@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from influcoder_lib.report import groups
 from influcoder_lib.report.merging import MOST_GROUPS, BehaviorFacts
 from influcoder_lib.report.model import Measured, Table, threshold_curves
 from influcoder_lib.report.wording import behavior_tiles, tiles, written_rows
@@ -58,6 +59,20 @@ def test_asked_and_actual_share_stand_side_by_side(
     values = {tile.name: tile.value for tile in behavior_tiles(report.behaviors[0])}
     assert values["asked to be dropped"] == "20.0 %"
     assert values["reached by the rule"] == "25.0 %"
+
+
+def test_a_source_for_every_row_takes_no_room_to_speak_of(
+    make_rule, make_decided, summarise, make_context, monkeypatch
+):
+    monkeypatch.setattr(groups, "MOST_SOURCES", 2 * MOST_GROUPS)
+    rules, count = [make_rule()], 10 * MOST_GROUPS
+    decided = make_decided("a.jsonl", [0.1] * count, rules)
+    decided = decided.with_columns(source=pl.Series(map(str, range(count))))
+    part = summarise("a.jsonl", decided, rules)
+    assert len(part["groups"]["source"]) == 2 * MOST_GROUPS + 1
+    shown = merge([part], rules, make_context(rules)).by_source
+    assert len(shown) == MOST_GROUPS
+    assert (shown[-1].name, shown[-1].kept) == ("all others", count - MOST_GROUPS + 1)
 
 
 @pytest.mark.parametrize(
