@@ -59,7 +59,7 @@ def samples(frame: pl.DataFrame) -> list[Sample]:
 
 def predictors(kept: Kept, queries: list[Sample], candidates: list[Sample]) -> Predictors:
     """What costs little, and students distilled from these samples."""
-    asked, offered = kept.gradients(queries), kept.gradients(candidates)
+    asked, offered = (gradient.features_of(kept.gradients, side) for side in (queries, candidates))
     close_teacher()
     cuts = [_cut(side) for side in (queries, candidates)]
     mean = _mean(kept, candidates)

@@ -61,7 +61,7 @@ def main() -> None:
     """Measure and print."""
     given = arguments()
     models.quiet()
-    # A process counts the memory of the one that started it, so what takes much comes last.
+    # In a process of its own, so that the figures' memory is theirs alone.
     ceilings, _ = measure.alone(measure.ceilings)
     figures = list(ceilings.values())
     with tempfile.TemporaryDirectory() as made:

@@ -25,7 +25,7 @@ import polars as pl
 from bench import measure
 from bench.measure import Figure
 from influcoder_assets.settings_models import EncoderSettings
-from influcoder_lib import fingerprint, metrics, models, student
+from influcoder_lib import budget, fingerprint, hardware, metrics, models, schedule, student
 from influcoder_lib.evaluation.baselines import bm25, chance, encoder, length, surface
 from influcoder_lib.evaluation.held_out import Block
 from influcoder_lib.samples import Sample
@@ -167,9 +167,8 @@ def student_run(
 
 
 def _code() -> str:
-    """Fingerprint of all code that trains and encodes."""
-    files = sorted(Path(student.__file__).parent.glob("*.py"))
-    return fingerprint.of_pairs((path.name, fingerprint.of_file(path)) for path in files)
+    """Fingerprint of the code that trains, encodes and chooses an epoch."""
+    return measure.code(student, encoder, budget, hardware, metrics, schedule)
 
 
 def load(train: Path, test: Path, kind: str) -> Data:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -13,8 +14,7 @@ from bench import measure
 from influcoder_lib import fingerprint, models
 from influcoder_lib.budget import gradient_tokens
 from influcoder_lib.curation.embedding import Reads, StoredVectors
-from influcoder_lib.evaluation.baselines import less, logra
-from influcoder_lib.evaluation.baselines.representation import Representations
+from influcoder_lib.evaluation.baselines import less, logra, representation
 from influcoder_lib.rows import FORMAT, open_rows
 from influcoder_lib.samples import Sample
 from influcoder_lib.student.encoder import InfluenceEncoder
@@ -123,20 +123,21 @@ class Kept:
         for checkpoint in self._warmed(candidates):
             settings = replace(TEACHER, adapter=checkpoint.folder)
             key = settings.key(fingerprint.of_text(self.target, checkpoint.fingerprint()))
+            adapted = fingerprint.of_text(key, measure.code(less))
             opened = functools.partial(open_teacher, self.files, self.folder / "models", settings)
             queries = KeptFeatures(self.folder / "less_queries" / key, opened)
 
             def adam(opened=opened, checkpoint=checkpoint) -> GradientFeatures:
                 return less.adam_features(opened(), checkpoint)
 
-            own = KeptFeatures(self.folder / "less_candidates" / key, adam)
+            own = KeptFeatures(self.folder / "less_candidates" / adapted, adam)
             found.append(less.Stage(checkpoint.learning_rate, queries, own))
         return found
 
     def _warmed(self, candidates: Sequence[Sample]) -> list[warmup.Checkpoint]:
         drawn = [candidates[i] for i in draw([c.sample_id for c in candidates], _WARMUP, 0)]
         ids = [each.sample_id for each in drawn]
-        key = fingerprint.of_text(TEACHER.key(self.target), str(_WARMUP_SETTINGS), *ids)
+        key = fingerprint.of_text(self._made_by(warmup), str(_WARMUP_SETTINGS), *ids)
         folder = self.folder / "warm_up" / key
         if folder.exists():
             return warmup.checkpoints(folder)
@@ -155,23 +156,29 @@ class Kept:
             window, budget = TEACHER.window, TEACHER.tokens_per_batch
             return logra.projected_gradients(self._load(), rank, seed, window, budget)
 
-        folder = self.folder / "projected" / TEACHER.key(self.target)
+        folder = self.folder / "projected" / self._made_by(logra)
         return KeptFeatures(folder, functools.cache(opened), rank * rank)
 
     def representations(self) -> KeptVectors:
         """Rep-Sim's vectors, of the same target model."""
 
-        def opened() -> Representations:
+        def opened() -> representation.Representations:
             close_teacher()
-            return Representations(self._load(), TEACHER.window, 4 * TEACHER.tokens_per_batch)
+            return representation.Representations(
+                self._load(), TEACHER.window, 4 * TEACHER.tokens_per_batch
+            )
 
-        folder = self.folder / "representations" / TEACHER.key(self.target)
+        folder = self.folder / "representations" / self._made_by(representation)
         return KeptVectors(folder, functools.cache(opened))
 
     def vectors(self, one: InfluenceEncoder) -> KeptVectors:
         """The encoder with its vectors stored."""
         key = fingerprint.of_text(one.fingerprint, FORMAT)
         return KeptVectors(self.folder / "vectors" / key, lambda: one)
+
+    def _made_by(self, module: ModuleType) -> str:
+        """Key of what this code makes of the target model."""
+        return fingerprint.of_text(TEACHER.key(self.target), measure.code(module))
 
     def _load(self) -> models.TargetModel:
         return models.load_target(models.unpack(self.files, self.folder / "models"), TEACHER.dtype)

@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 
-from influcoder_lib import hardware, memory
+from influcoder_lib import fingerprint, hardware, memory
 
 # Beyond the caches of most machines; square products whose rate no longer grows with their size.
 _COPY_BYTES = {"cpu": 1 << 28, "cuda": 1 << 32}
@@ -26,7 +28,8 @@ _EMULATED_SIZE = 256
 
 @dataclass(frozen=True)
 class Figure:
-    """A median, with half the distance of its quartiles as spread; None if taken once."""
+    """A value and its spread, None if taken once. Of timings they are the median and half the
+    distance of the quartiles (`figure`), of runs over seeds the mean and the standard deviation."""
 
     table: str
     row: str
@@ -34,6 +37,14 @@ class Figure:
     value: float
     spread: float | None
     unit: str
+
+
+def code(*modules: ModuleType) -> str:
+    """Fingerprint of these modules' code, of a package that of all modules in it."""
+    files: list[Path] = []
+    for own in (Path(str(each.__file__)) for each in modules):
+        files += own.parent.glob("*.py") if own.name == "__init__.py" else [own]
+    return fingerprint.of_pairs((path.name, fingerprint.of_file(path)) for path in files)
 
 
 def parser(doc: str) -> argparse.ArgumentParser:

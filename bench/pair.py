@@ -19,6 +19,7 @@ import polars as pl
 from bench import measure, toxicity
 from bench.kept import Kept
 from influcoder_lib import models
+from influcoder_lib.evaluation.baselines import gradient
 from influcoder_lib.samples import Sample
 from influcoder_lib.teacher import rankings
 
@@ -39,7 +40,8 @@ def main() -> None:
     among = set(benign.iter_rows())
     candidates = [each for each in candidates if (each.prompt, each.response) in among]
     kept = Kept(given.runs)
-    write(given.out, queries, candidates, kept.gradients(queries), kept.gradients(candidates))
+    features = [gradient.features_of(kept.gradients, side) for side in (queries, candidates)]
+    write(given.out, queries, candidates, *features)
     measure.say(f"{len(queries)} queries x {len(candidates)} candidates in {given.out}")
 
 

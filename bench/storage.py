@@ -24,7 +24,7 @@ from influcoder_lib.student.kernel import fit
 
 _WINDOW = 256
 _SEED = 0
-# Bytes a sample as published (METHOD.md, section 4): the encoder of 68M, and LESS.
+# Bytes a sample as published: Influcoder's encoder of 68M (arXiv 2606.13668), and LESS.
 _PUBLISHED = {"published encoder, float32, 512 numbers": 2048, "LESS, float16": 16_384}
 
 

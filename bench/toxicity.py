@@ -26,7 +26,6 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from sklearn.feature_extraction.text import HashingVectorizer
 
 from bench import distilling, measure
 from bench.distilling import UNTRAINED, Predictors, samples
@@ -36,7 +35,6 @@ from influcoder_lib import metrics, models
 from influcoder_lib.samples import Sample
 from influcoder_lib.teacher import rankings
 
-_NEAR = 0.8
 _DRAWS = 1000
 _DATA = Path("../shared/data")
 
@@ -131,21 +129,10 @@ def drawn(pool: pl.DataFrame, benign: int | None) -> pl.DataFrame:
 
 
 def apart(distil: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
-    """Rows whose prompt is no near-duplicate of a known one: Jaccard of runs of five characters."""
-    vectorizer = HashingVectorizer(
-        analyzer="char", ngram_range=(5, 5), binary=True, norm=None, alternate_sign=False
-    )
-    left, right = (
-        vectorizer.transform(map(rankings.normalise_prompt, frame["prompt"]))
-        for frame in (distil, known.unique())
-    )
-    shared = left @ right.T
-    sizes = np.asarray(left.sum(axis=1)), np.asarray(right.sum(axis=1))
-    found = shared.tocoo()
-    union = sizes[0][found.row, 0] + sizes[1][found.col, 0] - found.data
-    near = np.unique(found.row[found.data >= _NEAR * union])
-    measure.say(f"{len(near)} of {len(distil)} rows to distill from are too near to the pool")
-    return distil.filter(~pl.Series(np.isin(np.arange(len(distil)), near)))
+    """Rows whose prompt is no near-duplicate of a known one, as the product splits its samples."""
+    near = rankings.near_duplicates(distil["prompt"].to_list(), known["prompt"].unique().to_list())
+    measure.say(f"{near.sum()} of {len(distil)} rows to distill from are too near to the pool")
+    return distil.filter(~pl.Series(near))
 
 
 def sides(

@@ -48,10 +48,10 @@ def fidelity(
 
     Ranks are average ranks, so the correlation is `scipy.stats.spearmanr`. Without length: the
     *values* of prediction and truth are regressed, query by query, on an intercept and the ranks
-    of log(1 + prompt length) and log(1 + response length), and the residuals are correlated
-    (definition: METHOD.md §3, "fidelity with length taken out"). A residual is rounded to a
-    1e-9th of its row's spread, so that equal samples tie and what length explains entirely
-    counts as constant. A constant row, on either side, has correlation 0.0: no order was said.
+    of log(1 + prompt length) and log(1 + response length), and the residuals are correlated. A
+    residual is rounded to a 1e-9th of its row's spread, so that equal samples tie and what length
+    explains entirely counts as constant. A constant row, on either side, has correlation 0.0: no
+    order was said.
 
     Raises:
         DataError: fewer than two candidates, no query, a score that is not finite, a negative or

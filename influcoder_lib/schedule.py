@@ -13,6 +13,6 @@ def rising_then_falling(
     def factor(step: int) -> float:
         if step < first:
             return (step + 1) / (first + 1)
-        return max(steps - step, 0) / (steps - first)
+        return max(steps - step, 0) / max(steps - first, 1)
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)

@@ -151,7 +151,7 @@ class PartsReader(TransformerReader):
     """Reads prompt and response as two texts in one row, and says which token is of which.
 
     If they do not fit the window the response keeps at least half of it; its tail is cut, and of
-    the prompt the head (METHOD.md, section 2, does the same for the teacher).
+    the prompt the head, as the teacher does (`teacher/tokens.py`).
     """
 
     def read(self, samples: Sequence[Sample]) -> Reading:

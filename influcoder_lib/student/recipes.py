@@ -10,7 +10,7 @@ from influcoder_lib.hardware import PRECISIONS, Precision
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an encoder is trained; the defaults are the published recipe (METHOD.md §3).
+    """How an encoder is trained; the defaults are the published recipe (arXiv 2606.13668).
 
     `warmup` is the share of all steps with a rising learning rate, `hard_share` the share of a
     step's candidates that are hard ones, in [0, 1); `alpha` in [0, 1] weighs the two losses.

@@ -1,7 +1,7 @@
 """Every sample's own LoRA gradient, sketched, from one forward and one backward of a batch.
 
-For a linear layer with input x, LoRA factors A, B and gradient d at its output, METHOD.md
-section 2 gives, a sample at a time,
+For a linear layer with input x, LoRA factors A, B and gradient d at its output, the chain rule
+gives, a sample at a time,
 
     dL/dB = scale * sum_t d_t (A x_t)^T          dL/dA = scale * sum_t (B^T d_t) x_t^T
 

@@ -1,8 +1,11 @@
 """Influence matrices and the splits they are judged on."""
 
+import math
 import re
 import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -10,7 +13,6 @@ import numpy as np
 from influcoder_lib import fingerprint
 
 Split = Literal["train", "validation", "test"]
-_SPLIT_CODE = {"train": 0, "validation": 1, "test": 2}
 _SHINGLE = 5
 _NEAR = 0.8
 
@@ -21,7 +23,7 @@ def centring_mean(candidate_features: np.ndarray) -> np.ndarray:
 
 
 def centre(features: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Unit features (n, D) float32 after the mean (D,) is subtracted (METHOD.md, section 2)."""
+    """Unit features (n, D) float32 after the mean (D,) is subtracted."""
     moved = features.astype(np.float32) - mean
     norms = np.linalg.norm(moved, axis=1, keepdims=True)
     return moved / np.where(norms > 0, norms, 1.0)
@@ -64,20 +66,45 @@ def split_of(prompt: str, seed: int, validation: float, test: float) -> Split:
 def splits(prompts: Sequence[str], seed: int, validation: float, test: float) -> list[Split | None]:
     """Split of every prompt; None for a train one that is a near-duplicate of a held-out one.
 
-    Near means that the sets of 5-character shingles of the normalised prompts overlap by at least
-    0.8 (Jaccard). Validation prompts near a test prompt become None as well.
+    Validation prompts near a test prompt become None as well.
     """
-    assigned = [split_of(prompt, seed, validation, test) for prompt in prompts]
-    shingles = [_shingles(normalise_prompt(prompt)) for prompt in prompts]
-    result: list[Split | None] = []
-    for split, own in zip(assigned, shingles, strict=True):
-        held_out = (
-            other
-            for other_split, other in zip(assigned, shingles, strict=True)
-            if _SPLIT_CODE[other_split] > _SPLIT_CODE[split]
-        )
-        result.append(None if any(_jaccard(own, other) >= _NEAR for other in held_out) else split)
-    return result
+    assigned = np.array([split_of(prompt, seed, validation, test) for prompt in prompts])
+    near = np.zeros(len(prompts), dtype=bool)
+    for split, held_out in (("train", ("validation", "test")), ("validation", ("test",))):
+        own = np.flatnonzero(assigned == split).tolist()
+        others = np.flatnonzero(np.isin(assigned, held_out)).tolist()
+        near[own] = near_duplicates([prompts[i] for i in own], [prompts[i] for i in others])
+    return [None if out else split for split, out in zip(assigned.tolist(), near, strict=True)]
+
+
+def near_duplicates(prompts: Sequence[str], known: Sequence[str]) -> np.ndarray:
+    """Which prompts (n,) bool are near-duplicates of a known one.
+
+    Near means that the sets of 5-character shingles of the normalised prompts overlap by at least
+    0.8 (Jaccard). Only prompts that share one of their rarest shingles can be (prefix filtering,
+    Chaudhuri et al. 2006), so few pairs are compared.
+    """
+    own, others = (
+        [_shingles(normalise_prompt(each)) for each in texts] for texts in (prompts, known)
+    )
+    counts = Counter(chain.from_iterable(others))
+    holders: dict[str, list[int]] = defaultdict(list)
+    for row, shingles in enumerate(others):
+        for shingle in _rarest(shingles, counts):
+            holders[shingle].append(row)
+    near = np.zeros(len(own), dtype=bool)
+    for row, shingles in enumerate(own):
+        found = {at for each in _rarest(shingles, counts) for at in holders.get(each, ())}
+        near[row] = any(_jaccard(shingles, others[at]) >= _NEAR for at in found)
+    return near
+
+
+def _rarest(shingles: frozenset[str], counts: Counter[str]) -> list[str]:
+    """So many of the rarest that a set with none of them in its own shares too few of the rest."""
+    # Rounding may not leave one out.
+    common = math.ceil(_NEAR * len(shingles) - 1e-9)
+    ordered = sorted(sorted(shingles), key=counts.__getitem__)
+    return ordered[: len(shingles) - common + 1]
 
 
 def _shingles(text: str) -> frozenset[str]:

@@ -37,7 +37,7 @@ class Span:
 
 
 class SpanEncoder:
-    """Tokenises samples for one target model and window (METHOD.md, section 2).
+    """Tokenises samples for one target model and window.
 
     Context is the tokenizer's chat template without the system message that some templates add,
     or `prompt` and a newline where there is no template. The response, with end-of-sequence

@@ -127,6 +127,24 @@ def test_no_two_near_prompts_are_left_in_different_splits(prompts, seed):
             assert split == other_split or jaccard(prompt, other) < 0.8, (prompt, other)
 
 
+@given(
+    st.lists(st.text("ab ", max_size=14), max_size=12),
+    st.lists(st.text("ab ", max_size=14), max_size=12),
+)
+def test_near_duplicates_are_those_that_comparing_all_pairs_finds(prompts, known):
+    expected = [any(jaccard(prompt, other) >= 0.8 for other in known) for prompt in prompts]
+    assert rankings.near_duplicates(prompts, known).tolist() == expected
+
+
+@given(st.text("abcdefgh ", min_size=60, max_size=90), st.data())
+def test_near_duplicates_of_long_prompts_are_found(prompt, data):
+    at = data.draw(st.integers(0, len(prompt)))
+    other = prompt[:at] + data.draw(st.text("abz", max_size=4)) + prompt[at:]
+    filler = [f"{prompt[i:]}{i}" for i in range(0, len(prompt), 9)]
+    expected = any(jaccard(prompt, each) >= 0.8 for each in (other, *filler))
+    assert rankings.near_duplicates([prompt], [other, *filler]).tolist() == [expected]
+
+
 @pytest.mark.parametrize(
     ("split", "held_out"),
     [("train", "test"), ("train", "validation"), ("validation", "test")],
