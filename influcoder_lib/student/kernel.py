@@ -175,12 +175,13 @@ def _regress(
     values, vectors = np.linalg.eigh(kernel)
     values = np.maximum(values, 0)
     rotated = vectors.T @ centred
+    squares = np.square(vectors)
     errors = []
     for penalty in _PENALTIES:
         # What is left of a target, over what its own sample did not explain, is the error of the
         # regression without it (Allen's PRESS).
         shrunk = penalty / (values + penalty)
-        left, own = vectors @ (shrunk[:, None] * rotated), np.square(vectors) @ shrunk
+        left, own = vectors @ (shrunk[:, None] * rotated), squares @ shrunk
         errors.append(left / own[:, None])
     losses = [_error(each, metric) for each in errors]
     best = int(np.argmin(losses))
@@ -192,7 +193,7 @@ def _regress(
 
 
 def _error(errors: np.ndarray, metric: np.ndarray) -> float:
-    return float(np.einsum("nk,kl,nl->", errors, metric, errors))
+    return float(((errors @ metric) * errors).sum())
 
 
 def _factor(regression: Regression, given: Tensor) -> Tensor:
@@ -202,9 +203,9 @@ def _factor(regression: Regression, given: Tensor) -> Tensor:
     scale = torch.where(spread > 1e-6, 1 / spread.clamp(min=1e-6), 0)
     pieces = []
     for piece in ((given - given.mean(dim=0)) * scale).split(regression.groups, dim=1):
-        own = square_distances(piece, piece)
-        first, second = torch.triu_indices(len(own), len(own), offset=1, device=own.device)
-        middle = own[first, second].median() if len(own) > 1 else own.sum()
+        # No pairs are listed: for thousands of samples they would take more than the distances.
+        own = square_distances(piece, piece).fill_diagonal_(torch.nan)
+        middle = own.nanmedian().nan_to_num()
         unit = (_MEDIAN_EXPONENT / middle).sqrt() if middle > 0 else torch.zeros(())
         pieces.append(unit.to(own.device).expand(piece.shape[1]))
     return scale * torch.cat(pieces)

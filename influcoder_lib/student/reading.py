@@ -96,9 +96,7 @@ class TransformerReader:
     def __init__(self, model: SentenceTransformer, window: int | None) -> None:
         self._model = model
         if window is not None:
-            positions = getattr(model[0].config, "max_position_embeddings", None)
-            known = isinstance(positions, int) and positions > 0
-            _check_window(window, positions if known else None)
+            _check_window(window, _positions(model[0]))
             model.max_seq_length = window
         self.window = int(model.max_seq_length)
         attention.select(model[0])
@@ -270,6 +268,16 @@ class StaticReader:
         return self._tokenizer.encode_batch_fast(
             [prefix + text for text in texts], add_special_tokens=False
         )
+
+
+def _positions(words: Any) -> int | None:
+    """Tokens that a transformer has places for; RoBERTa's table begins with rows for padding."""
+    most = getattr(words.config, "max_position_embeddings", None)
+    if not isinstance(most, int) or most <= 0:
+        return None
+    embeddings = getattr(words.auto_model, "embeddings", None)
+    padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
+    return most if padding is None else most - padding - 1
 
 
 def _check_window(window: int, most: int | None) -> None:

@@ -9,6 +9,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Normalize, Pooling, Transformer
 from transformers import AutoConfig, AutoModel, BertTokenizerFast, T5Config, T5EncoderModel
 
+from influcoder_lib.errors import SettingsError
 from influcoder_lib.samples import Sample
 from influcoder_lib.student import attention
 from influcoder_lib.student.encoder import InfluenceEncoder
@@ -65,6 +66,21 @@ def test_vectors_of_every_architecture_are_those_of_padded_texts(
     ours = InfluenceEncoder.load(folder, 48, "float32")
     assert ours.model[0].auto_model.config._attn_implementation == attention.NAME
     np.testing.assert_allclose(ours.encode(SAMPLES), vectors(stock(folder)), atol=1e-6)
+
+
+@pytest.mark.parametrize("architecture", sorted(attention._ARCHITECTURES))
+def test_the_widest_window_of_every_architecture_can_be_read(
+    tmp_path: Path, architecture: str
+) -> None:
+    config = AutoConfig.for_model(architecture, **SHAPE, pad_token_id=0)
+    folder = encoder_of(tmp_path, AutoModel.from_config(config))
+    # RoBERTa's first places are for padding.
+    widest = 63 if "roberta" in architecture or architecture == "camembert" else 64
+    with pytest.raises(SettingsError, match=f"3 to {widest} tokens"):
+        InfluenceEncoder.load(folder, widest + 1)
+    found, cut = InfluenceEncoder.load(folder, widest).read([Sample("", "the cat " * 99, "no")])
+    assert np.isfinite(found).all()
+    assert cut.all()
 
 
 def test_other_architectures_keep_their_attention(tmp_path: Path) -> None:
