@@ -6,7 +6,7 @@ step that it concerns refuses to be made, and is left to the next run with all t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from influcoder_assets import engine, maker
 from influcoder_assets.engine import Making
@@ -14,17 +14,22 @@ from influcoder_assets.maker import MAKERS, Task, nodes
 from influcoder_assets.workspace import Workspace
 from influcoder_lib import refresh
 from influcoder_lib.errors import DataError
-from influcoder_lib.refresh import Facts, Step
+from influcoder_lib.refresh import Facts, Key, Step
 from influcoder_lib.store import Manifest
 
 
 @dataclass
 class Survey:
-    """What is true of a home, and what is to be made."""
+    """What is true of a home, and what is to be made; `unmade` is all that ever was and is not
+    made, so that what has failed goes on to block what takes it as it is."""
 
     workspace: Workspace
     facts: Facts
     steps: list[Step]
+    unmade: set[Key] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.unmade = _keys(self.steps)
 
     @classmethod
     def of(cls, workspace: Workspace) -> "Survey":
@@ -41,12 +46,11 @@ class Survey:
         """What can be made of an asset now, after what was made of those before it."""
         if not any(step.asset == asset for step in self.steps):
             return []
-        among = {(step.asset, step.shard) for step in self.steps}
         order = nodes()
         upto = order[: order.index(MAKERS[asset].node) + 1]
         looked_at = {node.name for node in upto}
         later = [step for step in self.steps if step.asset not in looked_at]
-        self.steps = refresh.plan(upto, self.facts, among) + later
+        self.steps = refresh.plan(upto, self.facts, self.unmade) + later
         return [step for step in self.steps if step.asset == asset and step.ready]
 
     def thawed(self, asset: str) -> list[Step]:
@@ -90,10 +94,16 @@ class Survey:
             self.facts = self.facts.after_failing((asset, shard), tried)
             raise
         self.facts = task.facts
+        self.unmade.discard((asset, shard))
         if not is_planned:
             self.steps = refresh.plan(nodes(), self.facts)
+            self.unmade |= _keys(self.steps)
         return manifest, task
 
     def moved(self, step: Step) -> list[str]:
         """What a step is made from that has changed since this survey."""
         return maker.moved_sources(self.workspace, self.facts, step.asset, step.shard)
+
+
+def _keys(steps: Sequence[Step]) -> set[Key]:
+    return {(step.asset, step.shard) for step in steps}

@@ -68,6 +68,20 @@ def test_a_failure_of_any_kind_is_remembered_until_someone_asks(refreshed_home, 
     assert tiny_home.plan(refreshed_home) == []
 
 
+def test_what_failed_blocks_all_that_takes_it_as_it_is_to_the_end_of_the_run(
+    refreshed_home, monkeypatch
+):
+    def fail() -> None:
+        raise ZeroDivisionError("by zero")
+
+    assert run("rollback", "--to", "untrained", "--home", refreshed_home).exit_code == 0
+    interrupt(monkeypatch, "corpus_embeddings", "a.jsonl", fail)
+    again = tiny_home.refresh(refreshed_home)
+    assert ("influence_scores", "c.parquet") in again.made
+    assert not again.made & {("influence_scores", "a.jsonl"), ("filtered_dataset", "a.jsonl")}
+    assert counts(refreshed_home)["rows_in"] == 2 * tiny_home.ROWS
+
+
 @pytest.mark.parametrize(
     ("asset", "file"), [("behavior_queries", "rude"), ("calibration_scores", "known_good")]
 )
