@@ -10,9 +10,9 @@ import polars as pl
 
 from influcoder_assets.config import Settings
 from influcoder_assets.curation import read_rules
-from influcoder_assets.maker import Task, asset_maker
+from influcoder_assets.maker import MAKERS, Task, asset_maker
 from influcoder_lib import refresh
-from influcoder_lib.errors import StoreError
+from influcoder_lib.errors import DataError, StoreError
 from influcoder_lib.report.changes import Basis, Changes, compare, read_decisions
 from influcoder_lib.report.html import render_html
 from influcoder_lib.report.kept_sums import KeptSums
@@ -64,9 +64,7 @@ def curation_report(task: Task) -> None:
     """What was dropped, why, what it cost in good data, and what is not as it was: from the
     shards' aggregates, and from the decisions that differ from the last report's."""
     rules = read_rules(task.file("decision_rule", "rules.json"))
-    decided = {
-        shard: task.input("filtered_dataset", shard) for shard in task.each("filtered_dataset")
-    }
+    decided = _decided_alike(task)
     sums = KeptSums(
         task.workspace.data / "report_sums", rules, functools.partial(_aggregates, task)
     )
@@ -79,6 +77,31 @@ def curation_report(task: Task) -> None:
     task.markdown["report"] = markdown
     task.draft.rows = report.total.rows_in
     task.draft.summary |= _summary(report)
+
+
+def _decided_alike(task: Task) -> dict[str, Manifest]:
+    """Decisions by the rules in force, by shard. A shard that fails keeps those of before, which
+    do not add up with the others': the report lacks it, and says so.
+
+    Raises:
+        DataError: no shard has any.
+    """
+    made = {shard: task.input("filtered_dataset", shard) for shard in task.each("filtered_dataset")}
+    rules = task.input("decision_rule").fingerprint
+    program = MAKERS["filtered_dataset"].node.code_version
+    alike = {
+        shard: manifest
+        for shard, manifest in made.items()
+        if manifest.recipe.inputs["decision_rule"] == rules
+        and manifest.recipe.code_version == program
+    }
+    if not alike:
+        raise DataError(
+            "No shard was decided on by the rules in force, so there is nothing to report.",
+            where=f"filtered_dataset, all of its {len(made):,} shards",
+            fix="mend the shards that failed: `influcoder status` says what is wrong with them",
+        )
+    return alike
 
 
 def _aggregates(task: Task, shard: str) -> dict[str, Any]:
@@ -155,7 +178,8 @@ def gap_of(
 def _changes(task: Task) -> Changes | None:
     """Against the newest report that was made from other decisions; None for the first report.
 
-    So the report of an earlier state is never compared with itself, however often it is made.
+    So the report of an earlier state is never compared with itself, however often it is made. What
+    is compared is all decisions that stood: a shard that a report lacks is neither gone nor new.
     """
     store, inputs = task.workspace.store, _inputs(task)
     decisions = _by_shard(inputs, "filtered_dataset")

@@ -11,7 +11,8 @@ from influcoder_assets.workspace import Workspace
 from influcoder_lib.report.markdown import escape
 from influcoder_lib.store import Manifest
 from tests.assets import tiny_home
-from tests.assets.tiny_home import BEHAVIOR, SHARDS
+from tests.assets.changes import check_refresh
+from tests.assets.tiny_home import BEHAVIOR, ROWS, SHARDS
 
 NEW = "new.jsonl"
 REPORT = ("curation_report", None)
@@ -150,6 +151,40 @@ def test_earlier_decisions_that_are_lost_do_not_stop_the_report(done, changed, t
     text = text_of(Workspace.open(home))
     assert escape("are not stored any more: 1 shard, a.jsonl.") in text
     assert "Rule of rude" not in text
+
+
+def test_a_shard_that_fails_is_lacking_in_a_report_by_other_rules_until_it_is_mended(
+    refreshed_home, change_settings
+):
+    broken = refreshed_home / "corpus" / "c.parquet"
+    rows = broken.read_bytes()
+    broken.write_bytes(b"PAR1 is how it begins")
+    change_settings(refreshed_home, f"behaviors.{BEHAVIOR}.rule.value", 0.4)
+    (failure,) = tiny_home.refresh(refreshed_home).failures
+    assert failure.startswith("corpus/c.parquet: ")
+    workspace = Workspace.open(refreshed_home)
+    text = text_of(workspace)
+    assert escape("The report lacks 1 of the corpus's shards: c.parquet.") in text
+    assert escape("Rule of rude: unwanted fraction 0.2") in text
+    assert escape("Shards that are gone") not in text
+    assert workspace.store.require("curation_report").summary["rows_in"] == 2 * ROWS + 1
+    assert tiny_home.plan(refreshed_home) == []
+    broken.write_bytes(rows)
+    check_refresh(refreshed_home, {("filtered_dataset", "c.parquet"), REPORT})
+    assert "The report lacks" not in text_of(workspace)
+
+
+def test_without_any_shard_by_the_rules_in_force_there_is_no_report_until_one_is_mended(
+    refreshed_home, change_settings
+):
+    for name in ("a.jsonl", "sub/b.csv", "c.parquet"):
+        (refreshed_home / "corpus" / name).write_bytes(b"")
+    change_settings(refreshed_home, f"behaviors.{BEHAVIOR}.rule.value", 0.4)
+    (said,) = tiny_home.refresh(refreshed_home).failures
+    *shards, report = said.split("\n\n")
+    assert [each.split(":")[0] for each in shards] == [f"corpus/{shard}" for shard in SHARDS]
+    assert report.startswith("curation_report: No shard was decided on by the rules in force")
+    assert tiny_home.plan(refreshed_home) == []
 
 
 def test_a_label_setting_of_the_report_makes_the_report_alone(refreshed_home, change_settings):
