@@ -122,6 +122,8 @@ def report_failures(context: dg.OpExecutionContext, home: HomeResource, run: Ref
     """Write down what the plan is now; fail the run, naming everything that could not be made."""
     failed = list(run.failed)
     try:
+        # What the run learnt of the shards that it made, the look at its end need not learn again.
+        run.survey.workspace.remember()
         found = Survey.of(home.open())
         failed += [f"{name}: {message}" for name, message in found.workspace.refused.items()]
         context.log_event(events.plan_event(found))

@@ -4,7 +4,7 @@ A source is looked at by name, and whatever is costly to look at is remembered i
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ import polars as pl
 from influcoder_lib import fingerprint
 from influcoder_lib.atomic import write_atomically
 from influcoder_lib.curation.decisions import Override, read_overrides
-from influcoder_lib.errors import DataError, StoreError
+from influcoder_lib.errors import DamageError, DataError, StoreError
 from influcoder_lib.store import Manifest, Store
 from influcoder_lib.tables import scan_table
 
@@ -25,6 +25,7 @@ NONE = "none"
 
 # Of the files that things are remembered in; to be moved when what stands in them changes.
 _FORM = 1
+_SAMPLES = "samples.parquet"
 
 
 class FileHashes:
@@ -68,59 +69,94 @@ class FileHashes:
 class ReviewedShards:
     """Which of the reviewer's entries concern which shard, remembered in one JSON file.
 
-    A shard is read only if it, or the list, has changed.
+    The list is parsed once, and a shard is read only if it, or the list, has changed.
     """
 
     def __init__(self, path: Path, store: Store, overrides: Path | None) -> None:
         self.path = path
         self.store = store
         self.overrides = overrides
+        self._list = ""
+        self._entries: dict[str, Override] | None = None
+        self._known: dict[str, list[Any]] = {}
+        self._changed = False
 
     def of(self, shards: Iterable[str], list_hash: str) -> dict[str, str]:
         """Fingerprint, for each shard, of the entries whose sample it holds; `none` without any.
 
-        A list that cannot be read concerns every shard: there it is an error that says why.
+        A list that cannot be read concerns every shard: there it is an error that says why. Of a
+        shard whose stored samples are damaged it is `damaged` until they are made anew.
         """
         if self.overrides is None:
             return dict.fromkeys(shards, NONE)
-        try:
-            entries = {entry.sample_id: entry for entry in read_overrides(self.overrides)}
-        except DataError:
+        if list_hash != self._list:
+            self._parse(self.overrides, list_hash)
+        if self._entries is None:
             return dict.fromkeys(shards, f"unreadable {list_hash}")
-        known = self._remembered(list_hash)
         made = {shard: self.store.current("corpus", shard) for shard in shards}
-        new = [
-            manifest
-            for shard, manifest in made.items()
-            if manifest and known.get(shard, [""])[0] != manifest.fingerprint
-        ]
-        if new:
-            known |= self._look(new, entries)
-            _remember(self.path, {"list": list_hash, "shards": known})
-        return {shard: known[shard][1] if made[shard] else NONE for shard in made}
+        if new := [
+            manifest for manifest in made.values() if manifest and not self._knows(manifest)
+        ]:
+            self._look(new)
+        return {shard: self._part(manifest, self._entries) for shard, manifest in made.items()}
 
-    def _remembered(self, list_hash: str) -> dict[str, list[str]]:
+    def save(self) -> None:
+        """Write what was learnt."""
+        if self._changed:
+            _remember(self.path, {"list": self._list, "concerned": self._known})
+            self._changed = False
+
+    def _parse(self, overrides: Path, list_hash: str) -> None:
+        try:
+            self._entries = {entry.sample_id: entry for entry in read_overrides(overrides)}
+        except DataError:
+            self._entries = None
         record = _recall(self.path)
-        return record["shards"] if record.get("list") == list_hash else {}
+        self._known = record.get("concerned", {}) if record.get("list") == list_hash else {}
+        self._list = list_hash
 
-    def _look(
-        self, manifests: list[Manifest], entries: Mapping[str, Override]
-    ) -> dict[str, list[str]]:
-        self.store.bring((manifest, "samples.parquet") for manifest in manifests)
-        places = {str(self.store.place(m) / "samples.parquet"): m for m in manifests}
+    def _knows(self, manifest: Manifest) -> bool:
+        return self._known.get(str(manifest.shard), [""])[0] == manifest.fingerprint
+
+    def _part(self, manifest: Manifest | None, entries: Mapping[str, Override]) -> str:
+        if manifest is None:
+            return NONE
+        if not self._knows(manifest):
+            return "damaged"
+        return _of_entries([entries[each] for each in self._known[str(manifest.shard)][1]])
+
+    def _look(self, manifests: Sequence[Manifest]) -> None:
+        """Learn which entries concern these shards. Checking every byte of a corpus takes long, so
+        that is done only where reading has failed; damage is recorded by it."""
+        try:
+            self.store.bring((manifest, _SAMPLES) for manifest in manifests)
+            self._scan(manifests)
+        except (DamageError, OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
+            self._scan([manifest for manifest in manifests if self._is_whole(manifest)])
+
+    def _is_whole(self, manifest: Manifest) -> bool:
+        try:
+            self.store.path(manifest, _SAMPLES)
+        except DamageError:
+            return False
+        return True
+
+    def _scan(self, manifests: Sequence[Manifest]) -> None:
+        places = {str(self.store.place(m) / _SAMPLES): m for m in manifests}
+        if not places:
+            return
         found = (
             scan_table(list(map(Path, places)), include_file_paths="place")
-            .filter(pl.col("sample_id").is_in(list(entries)))
+            .filter(pl.col("sample_id").is_in(list(self._entries or ())))
             .select("place", "sample_id")
             .collect()
         )
-        concerned: dict[str, list[Override]] = {place: [] for place in places}
+        concerned: dict[str, list[str]] = {place: [] for place in places}
         for place, sample_id in found.iter_rows():
-            concerned[place].append(entries[sample_id])
-        return {
-            str(manifest.shard): [manifest.fingerprint, _of_entries(concerned[place])]
-            for place, manifest in places.items()
-        }
+            concerned[place].append(sample_id)
+        for place, manifest in places.items():
+            self._known[str(manifest.shard)] = [manifest.fingerprint, concerned[place]]
+        self._changed = True
 
 
 def look_at(workspace: "Workspace", name: str, shard: str | None) -> str:
@@ -206,9 +242,7 @@ def _checked_champion(workspace: "Workspace", in_use: tuple[str | None, str] | N
 
 
 def _overrides(workspace: "Workspace", shards: Iterable[str]) -> dict[str, str]:
-    path = workspace.settings.overrides
-    reviewed = ReviewedShards(workspace.data / "reviewed_shards.json", workspace.store, path)
-    return reviewed.of(shards, _of_optional(workspace, path))
+    return workspace.reviewed.of(shards, _of_optional(workspace, workspace.settings.overrides))
 
 
 WHOLE: Mapping[str, Callable[["Workspace"], str]] = {

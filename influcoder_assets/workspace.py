@@ -91,6 +91,17 @@ class Workspace:
         return sources.FileHashes(self.data / "file_hashes.json")
 
     @cached_property
+    def reviewed(self) -> sources.ReviewedShards:
+        """Which of the reviewer's entries concern which shard, remembered between runs."""
+        memory = self.data / "reviewed_shards.json"
+        return sources.ReviewedShards(memory, self.store, self.settings.overrides)
+
+    def remember(self) -> None:
+        """Keep what was learnt of files and of the reviewer's list for the next process."""
+        self.hashes.save()
+        self.reviewed.save()
+
+    @cached_property
     def target_files(self) -> models.ModelFiles:
         """Where the target model lies."""
         return models.locate(self.settings.target_model.path, self.home, self.hashes.of)
@@ -106,7 +117,7 @@ class Workspace:
         shards = {key: content for key, content in found.items() if content != "missing"}
         whole = {name: look(self) for name, look in sources.WHOLE.items()}
         by_shard = {name: look(self, shards) for name, look in sources.BY_SHARD.items()}
-        self.hashes.save()
+        self.remember()
         recorded: dict[Key, tuple[Recipe, str]] = {}
         for node in nodes:
             for shard in shards if node.sharded else [None]:
