@@ -69,8 +69,9 @@ def ingest(
     The quarantine takes its name first: where the samples are, both are written to their end.
 
     A row is a sample if its prompt and response are text without NUL characters, each of at most
-    `max_characters`, the response is not blank, label and source are text or missing (a blank one
-    counts as missing), and no earlier row has the same prompt and response.
+    `max_characters`, the response is not blank, label and source are text, a number, a boolean or
+    missing (a blank one and NaN count as missing), and no earlier row has the same prompt and
+    response. A number or boolean is stored as text: "1" for 1 and for 1.0, "true" for True.
 
     Args:
         path: the raw file (.jsonl, .jsonl.gz, .csv or .parquet).
@@ -252,9 +253,9 @@ def _optional_name(values: Mapping[str, Any], field: str | None, limit: int) -> 
         case int(value):
             return str(value)
         case float(value):
-            return (
-                None if math.isnan(value) else f"{value:.0f}" if value.is_integer() else f"{value}"
-            )
+            if math.isnan(value):
+                return None
+            return str(int(value) if value.is_integer() else value)
     text = _text(values, field)
     _check_text(field, text, limit)
     return text if text.strip() else None

@@ -106,7 +106,7 @@ _JSON_FAULTS: list[Fault] = [
     (_with(response="b\0"), "the text holds a NUL character"),
     (_with(response="\udc80"), "the field is not valid UTF-8"),
     (_with(response="\ud83d"), "half of a surrogate pair"),
-    (_with(label=3), "the field is a number"),
+    (_with(label=[3]), "the field is a list"),
     (_with(label="\0"), "the text holds a NUL character"),
     (_with(response=_LONG), _TOO_LONG),
 ]

@@ -96,7 +96,7 @@ def test_a_label_or_source_that_is_no_text_is_quarantined(
 
 @pytest.mark.parametrize(
     ("given", "label"),
-    [(0, "0"), (-3, "-3"), (True, "true"), (False, "false"), (1.0, "1"), (0.5, "0.5")],
+    [(0, "0"), (-3, "-3"), (True, "true"), (False, "false"), (1.0, "1"), (-0.0, "0"), (0.5, "0.5")],
 )
 def test_a_label_or_source_that_is_a_number_is_kept_as_text(
     tmp_path: Path, given: object, label: str
