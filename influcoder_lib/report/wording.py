@@ -38,7 +38,6 @@ class WrittenCell:
 
     text: str
     best: bool
-    numeric: bool
 
 
 def count(number: int | None) -> str:
@@ -252,11 +251,7 @@ def written_rows(table: Table) -> list[list[WrittenCell]]:
     best = [_best(table, column) for column in range(len(table.columns))]
     return [
         [
-            WrittenCell(
-                _write(cell),
-                _figure(cell) is not None and _figure(cell) == best[i],
-                isinstance(cell, int | float | Measured),
-            )
+            WrittenCell(_write(cell), _figure(cell) is not None and _figure(cell) == best[i])
             for i, cell in enumerate(row)
         ]
         for row in table.rows
