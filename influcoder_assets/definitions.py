@@ -15,7 +15,7 @@ from influcoder_assets import (
     teacher,
 )
 from influcoder_assets.maker import MAKERS, Maker, nodes
-from influcoder_assets.resources import HomeResource, resources_of
+from influcoder_assets.resources import HandRun, HomeResource, resources_of
 from influcoder_assets.survey import Survey
 from influcoder_lib.errors import InflucoderError
 
@@ -63,7 +63,7 @@ def _asset(maker: Maker) -> dg.AssetsDefinition:
         ],
     )
     def materialise_asset(
-        context: dg.AssetExecutionContext, home: HomeResource
+        context: dg.AssetExecutionContext, home: HomeResource, by_hand: HandRun
     ) -> dg.MaterializeResult:
         shard = context.partition_key if node.sharded else None
         try:

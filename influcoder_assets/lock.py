@@ -7,7 +7,7 @@ Dagster's record of a killed run says "started" for ever.
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,8 +19,12 @@ from influcoder_assets.storage import data_folder
 from influcoder_assets.workspace import Workspace
 from influcoder_lib.errors import StoreError
 
-# A run has the lock within seconds of its start; after this long without it, its process is gone.
+# A run has its lock within seconds of its start; after this long without it, its process is gone.
 _GRACE_SECONDS = 60
+# Until then, it imports everything that it needs, which a slow machine takes minutes for.
+_IMPORT_SECONDS = 600
+# Dagster's name for the job of every run that was started by choosing assets.
+_BY_HAND = "__ASSET_JOB"
 # Of what Dagster says: it lists all that would be allowed.
 _MOST_CHARACTERS = 300
 
@@ -42,10 +46,41 @@ def report_the_dead(
     if is_held(lock_of(workspace)):
         return
     for record in _runs(instance, jobs, _ALIVE):
-        if time.time() - record.update_timestamp.timestamp() > _GRACE_SECONDS:
-            instance.report_run_failed(
-                record.dagster_run, "The run's process is gone: it was killed."
-            )
+        if _is_overdue(record):
+            _report(instance, record)
+
+
+def report_the_dead_by_hand(
+    instance: dg.DagsterInstance, workspace: Workspace, assets: Collection[str]
+) -> None:
+    """The same for runs that make some of these assets by hand. Runs of the same kind that make
+    others are those of another code location, and hold no lock here."""
+    for record in _runs(instance, [_BY_HAND], _ALIVE):
+        chosen = {key.to_user_string() for key in record.dagster_run.asset_selection or ()}
+        own = _lock_by_hand(workspace.data, record.dagster_run.run_id)
+        if chosen & set(assets) and _is_overdue(record) and not is_held(own):
+            _report(instance, record)
+            Path(own.lock_file).unlink(missing_ok=True)
+
+
+@contextmanager
+def by_hand(data: Path, run_id: str) -> Iterator[None]:
+    """A run that makes assets by hand is at work: it holds a lock of its own in the data folder."""
+    own = _lock_by_hand(data, run_id)
+    with own:
+        try:
+            yield
+        finally:
+            Path(own.lock_file).unlink(missing_ok=True)
+
+
+def at_work(workspace: Workspace) -> str:
+    """What is at work on a home, as a sentence; empty if nothing is."""
+    if is_held(lock_of(workspace)):
+        return "A refresh of this home is running."
+    if any(is_held(FileLock(path)) for path in (workspace.data / "by_hand").glob("*.lock")):
+        return "A run that materialises single assets of this home is under way."
+    return ""
 
 
 def is_held(lock: FileLock) -> bool:
@@ -98,6 +133,21 @@ def _lock(path: Path) -> FileLock:
     path.parent.mkdir(parents=True, exist_ok=True)
     # A run may end in another thread than it began in.
     return FileLock(path, thread_local=False)
+
+
+def _lock_by_hand(data: Path, run_id: str) -> FileLock:
+    return _lock(data / "by_hand" / f"{run_id}.lock")
+
+
+def _is_overdue(record: dg.RunRecord) -> bool:
+    """Whether a run without a lock would have it by now, if it were alive."""
+    is_starting = record.dagster_run.status == dg.DagsterRunStatus.STARTING
+    allowed = _IMPORT_SECONDS if is_starting else _GRACE_SECONDS
+    return time.time() - record.update_timestamp.timestamp() > allowed
+
+
+def _report(instance: dg.DagsterInstance, record: dg.RunRecord) -> None:
+    instance.report_run_failed(record.dagster_run, "The run's process is gone: it was killed.")
 
 
 def _runs(

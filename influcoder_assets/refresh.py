@@ -17,9 +17,9 @@ import dagster as dg
 
 from influcoder_assets import events
 from influcoder_assets.engine import Making
-from influcoder_assets.lock import is_running, report_the_dead
+from influcoder_assets.lock import is_running, report_the_dead, report_the_dead_by_hand
 from influcoder_assets.maker import MAKERS, nodes, told
-from influcoder_assets.resources import HomeResource, RefreshRun
+from influcoder_assets.resources import HandRun, HomeResource, RefreshRun
 from influcoder_assets.survey import Survey
 from influcoder_assets.workspace import Workspace
 from influcoder_lib import fingerprint
@@ -190,6 +190,7 @@ def _ask(instance: dg.DagsterInstance, home: HomeResource) -> dg.SensorResult | 
     """A run of the refresh job if something is to be made and no run is at it, else why not."""
     try:
         workspace = home.open()
+        report_the_dead_by_hand(instance, workspace, (events.PLAN, *MAKERS))
         if is_running(instance, workspace, (JOB, REDISTILL)):
             return dg.SkipReason("a refresh is running")
         follow_shards(instance, workspace)
@@ -234,6 +235,7 @@ def shard_sensor(context: dg.SensorEvaluationContext, home: HomeResource) -> dg.
     try:
         workspace = home.open()
         report_the_dead(context.instance, workspace, (JOB, REDISTILL))
+        report_the_dead_by_hand(context.instance, workspace, (events.PLAN, *MAKERS))
         follow_shards(context.instance, workspace)
     except InflucoderError as error:
         return dg.SkipReason(str(error))
@@ -248,7 +250,9 @@ def shard_sensor(context: dg.SensorEvaluationContext, home: HomeResource) -> dg.
     description="What is out of date and why. Materialise it to look at the plan; that makes"
     " nothing else. Every refresh writes it down when it begins and when it ends.",
 )
-def refresh_plan(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
+def refresh_plan(
+    context: dg.AssetExecutionContext, home: HomeResource, by_hand: HandRun
+) -> dg.MaterializeResult:
     """The plan as metadata of an asset, for people who work in the UI."""
     try:
         workspace = home.open()

@@ -12,6 +12,7 @@ from pydantic import PrivateAttr
 
 from influcoder_assets import engine, lock
 from influcoder_assets.home import find_home
+from influcoder_assets.storage import data_folder
 from influcoder_assets.survey import Survey
 from influcoder_assets.workspace import Workspace
 
@@ -30,7 +31,29 @@ class HomeResource(dg.ConfigurableResource):
             SettingsError: the folder is no home, or its settings have problems.
         """
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        return Workspace.open(find_home(Path(self.path) if self.path else None))
+        return Workspace.open(self.folder)
+
+    @property
+    def folder(self) -> Path:
+        """Where the home is.
+
+        Raises:
+            SettingsError: the folder is no home.
+        """
+        return find_home(Path(self.path) if self.path else None)
+
+
+class HandRun(dg.ConfigurableResource):
+    """A run that was started by choosing assets. It holds a lock from its first asset to its last,
+    as a run that was killed does not."""
+
+    home: dg.ResourceDependency[HomeResource]
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["HandRun"]:
+        """Take the run's own lock, and give it back when the run ends, however it ends."""
+        with lock.by_hand(data_folder(self.home.folder), str(context.run_id)):
+            yield self
 
 
 class RefreshRun(dg.ConfigurableResource):
@@ -73,4 +96,9 @@ class RefreshRun(dg.ConfigurableResource):
 
 def resources_of(home: HomeResource) -> dict[str, Any]:
     """Everything that assets and jobs ask for, over one home."""
-    return {"home": home, "run": RefreshRun(home=home), "io_manager": dg.mem_io_manager}
+    return {
+        "home": home,
+        "run": RefreshRun(home=home),
+        "by_hand": HandRun(home=home),
+        "io_manager": dg.mem_io_manager,
+    }

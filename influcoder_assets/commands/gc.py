@@ -28,19 +28,18 @@ def gc(
     """
     with errors():
         from influcoder_assets.champion import versions_in_use
-        from influcoder_assets.lock import is_held, lock_of
+        from influcoder_assets.lock import at_work, lock_of
         from influcoder_assets.workspace import Workspace
         from influcoder_lib.garbage import find_garbage, remove
 
         workspace = Workspace.open(find_home(home))
-        lock = lock_of(workspace)
-        if is_held(lock):
+        if busy := at_work(workspace):
             raise StoreError(
-                "A refresh of this home is running.",
+                busy,
                 where=str(workspace.home),
                 fix="wait for it to end",
             )
-        with lock:
+        with lock_of(workspace):
             garbage = find_garbage(workspace.store, days, versions_in_use(workspace))
             if not dry_run:
                 garbage = remove(workspace.store, garbage)
