@@ -11,8 +11,9 @@ import polars as pl
 
 from influcoder_lib.curation.rules import Rule
 from influcoder_lib.errors import DataError, StoreError
-from influcoder_lib.report.groups import Json, add_rows, count_groups, null_last
-from influcoder_lib.report.layout import BIN_EDGES, COUNTS, NEAR, SCHEMA, TOP, TRUNCATED
+from influcoder_lib.report.groups import Json, add_rows, count_groups
+from influcoder_lib.report.histograms import count_histograms
+from influcoder_lib.report.layout import COUNTS, NEAR, SCHEMA, TOP, TRUNCATED
 from influcoder_lib.report.sums import add_up_in_turn
 
 EXCERPT = 600
@@ -130,7 +131,7 @@ def _behavior(
         "rows": own.height,
         "lowest": float(scores.min()) if own.height else None,
         "highest": float(scores.max()) if own.height else None,
-        "histogram": _histogram(own),
+        "histogram": count_histograms(own["label"].to_list(), scores, own["beyond"].to_numpy()),
         **{
             name: [_listed(shard, row, query_texts) for row in part.iter_rows(named=True)]
             for name, part in parts.items()
@@ -169,19 +170,6 @@ def _check_scores(shard: str, rule: Rule, scores: np.ndarray) -> None:
             allowed="finite numbers from -1 to 1",
             fix="Check that the encoder's vectors are finite and of unit length.",
         )
-
-
-def _histogram(own: pl.DataFrame) -> list[Json]:
-    rows = []
-    parts = own.select("label", "score", "beyond").partition_by("label", as_dict=True)
-    for (label,), samples in sorted(parts.items(), key=lambda part: null_last(part[0][0])):
-        # Rounding may carry the cosine of equal vectors past 1; the end bins hold it.
-        scores = samples["score"].to_numpy().astype(np.float64).clip(-1, 1)
-        counts = np.histogram(scores, bins=BIN_EDGES)[0]
-        rows.append(
-            {"label": label, "beyond": int(samples["beyond"].sum()), "counts": counts.tolist()}
-        )
-    return rows
 
 
 def _listed(shard: str, row: Json, query_texts: Mapping[str, Mapping[str, str]]) -> Json:

@@ -4,7 +4,7 @@ Shards are sorted into a tree by the hexadecimal digits of their name's fingerpr
 than FAN shards has a child a digit. Every node's sum is a file, named by its digits, that says
 which decisions it is the sum of. One shard more, fewer or changed costs the nodes above it, which
 is a number that hardly grows with the corpus. The sums are those that adding up everything gives,
-up to MOST_SOURCES sources (`groups.add_groups`); losing the files costs time and nothing else.
+as far as `sums` says; losing the files costs time and nothing else.
 """
 
 import json

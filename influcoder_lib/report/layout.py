@@ -3,7 +3,8 @@
     schema            int, the layout's version
     shard             str, partition key (absent from the sum of several shards)
     rows_in, kept, dropped, quarantined    int; rows_in = kept + dropped + quarantined
-    groups            {group: [{name, kept, dropped}]}   one for each of GROUPS; name may be null
+    groups            {group: [{name, kept, dropped}]}   one for each of GROUPS; name may be null,
+                             and of sources OTHERS
     drop_reasons      [{rule, behavior, rows}]           why the dropped were dropped
     quarantine        {reason: rows}
     truncated         {teacher, encoder, teacher_measured}   rows
@@ -12,7 +13,8 @@
         rows                 scored samples
         lowest, highest      float, null without rows
         histogram            [{label, beyond, counts}]   one count for each bin of BIN_EDGES;
-                             `beyond` is the exact number of samples past the threshold
+                             `beyond` is the exact number of samples past the threshold; label
+                             may be null, or OTHERS
         top                  the TOP highest samples, highest first
         above, below         the NEAR samples either side of the cut, nearest first }}
 

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 from PIL import Image
 
+from influcoder_lib.report.groups import OTHERS
 from influcoder_lib.report.layout import BIN_EDGES
 from influcoder_lib.report.model import (
     BehaviorReport,
@@ -183,12 +184,13 @@ def _legend(
 
 def _pooled_labels(histograms: Sequence[LabelHistogram]) -> list[LabelHistogram]:
     """At most MAX_LABELS labels, the largest; the smaller ones are added up."""
-    largest = sorted(histograms, key=lambda part: -part.rows)
+    largest = sorted(histograms, key=lambda part: (part.label == OTHERS, -part.rows))
     if len(largest) <= MAX_LABELS:
         return list(histograms)
     rest = largest[MAX_LABELS - 1 :]
     counts = tuple(np.sum([part.counts for part in rest], axis=0).tolist())
-    pool = LabelHistogram(f"{len(rest)} other labels", counts, sum(part.beyond for part in rest))
+    name = "all other labels" if rest[-1].label == OTHERS else f"{len(rest)} other labels"
+    pool = LabelHistogram(name, counts, sum(part.beyond for part in rest))
     return [*largest[: MAX_LABELS - 1], pool]
 
 

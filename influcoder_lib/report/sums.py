@@ -1,16 +1,16 @@
 """How aggregates add up: to what one shard that holds all rows would give, up to MOST_SOURCES
-sources (`groups.add_groups`)."""
+sources (`groups.add_groups`) and MOST_LABELS labels (`histograms`); the counts by label are exact
+however many there are."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from influcoder_lib.curation.rules import Rule
 from influcoder_lib.errors import StoreError
-from influcoder_lib.report.groups import GROUPS, Json, add_groups, add_rows, null_last
-from influcoder_lib.report.layout import BIN_EDGES, COUNTS, NEAR, SCHEMA, TOP, TRUNCATED
+from influcoder_lib.report.groups import GROUPS, Json, add_groups, add_rows
+from influcoder_lib.report.histograms import add_histograms
+from influcoder_lib.report.layout import COUNTS, NEAR, SCHEMA, TOP, TRUNCATED
 
 
 def combine(aggregates: Sequence[Json], rules: Sequence[Rule]) -> Json:
@@ -88,22 +88,13 @@ def _check_combinable(aggregates: Sequence[Json], rules: Sequence[Rule]) -> None
 
 
 def _combine_behavior(rule: Rule, parts: Sequence[Json]) -> Json:
-    histogram: dict[str | None, tuple[int, np.ndarray]] = {}
-    for row in (row for part in parts for row in part["histogram"]):
-        beyond, counts = histogram.get(row["label"], (0, np.zeros(len(BIN_EDGES) - 1, int)))
-        histogram[row["label"]] = (beyond + row["beyond"], counts + np.array(row["counts"]))
     filled = [part for part in parts if part["rows"]]
     return {
         "rule": rule.to_dict(),
         "rows": sum(part["rows"] for part in parts),
         "lowest": min((part["lowest"] for part in filled), default=None),
         "highest": max((part["highest"] for part in filled), default=None),
-        "histogram": [
-            {"label": label, "beyond": beyond, "counts": counts.tolist()}
-            for label, (beyond, counts) in sorted(
-                histogram.items(), key=lambda item: null_last(item[0])
-            )
-        ],
+        "histogram": add_histograms(row for part in parts for row in part["histogram"]),
         "top": _join(parts, "top", _highest_first)[:TOP],
         "above": _join(parts, "above", _lowest_first)[:NEAR],
         "below": _join(parts, "below", _highest_first)[:NEAR],
