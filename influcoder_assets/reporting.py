@@ -57,7 +57,7 @@ def _settings(settings: Settings) -> dict[str, Any]:
         "embedding_index",
     ),
     settings=_settings,
-    code_version="2",
+    code_version="3",
     kinds=("html", "markdown"),
 )
 def curation_report(task: Task) -> None:
