@@ -7,13 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import pdist
 from sklearn.kernel_ridge import KernelRidge
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from influcoder_lib.errors import ModelError
 from influcoder_lib.samples import Sample
 from influcoder_lib.student.encoder import InfluenceEncoder
 from influcoder_lib.student.head import KernelHead, Role
-from influcoder_lib.student.kernel import _PENALTIES, _span, describe, distill_kernel, fit
+from influcoder_lib.student.kernel import _PENALTIES, _factor, _span, describe, distill_kernel, fit
 from influcoder_lib.student.static import static_of
 from influcoder_lib.student.training import EpochLog, TrainingSet
 from tests.tiny import tiny_encoder
@@ -155,6 +158,29 @@ def test_the_penalty_has_the_least_leave_one_out_error(student: InfluenceEncoder
     best = _PENALTIES[int(np.argmin(errors))]
     dual = np.linalg.solve(kernel + best * np.eye(len(kernel)), centred)
     np.testing.assert_allclose(regression.dual.numpy(), dual, atol=1e-4)
+
+
+def test_scaling_takes_no_tensor_larger_than_the_distances(student: InfluenceEncoder) -> None:
+    sizes = []
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, call, _, args=(), kwargs=None):
+            found = call(*args, **(kwargs or {}))
+            sizes.extend(t.nbytes for t in tree_leaves(found) if torch.is_tensor(t))
+            return found
+
+    given = describe(student, TRAIN.candidates, "candidate").repeat(4, 1)
+    with Sizes():
+        _factor(head_of(student).candidate, given)
+    assert max(sizes) == max(given.nbytes, len(given) ** 2 * 4)
+
+
+def test_the_median_pair_has_half_an_exponent(student: InfluenceEncoder) -> None:
+    given = describe(student, TRAIN.candidates, "candidate")
+    factor = _factor(head_of(student).candidate, given)
+    for piece in (given * factor).split(head_of(student).candidate.groups, dim=1):
+        distances = pdist(piece.double().numpy(), "sqeuclidean")
+        assert sorted(distances)[(len(distances) - 1) // 2] == pytest.approx(0.5, rel=1e-4)
 
 
 def test_scores_are_in_proportion_to_the_predicted_influences(student: InfluenceEncoder) -> None:
