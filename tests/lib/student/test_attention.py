@@ -57,12 +57,17 @@ def encoder_of(folder: Path, base: AutoModel) -> Path:
     return folder / "encoder"
 
 
+def known(folder: Path, architecture: str) -> Path:
+    """An encoder of an architecture that this attention is for."""
+    config = AutoConfig.for_model(architecture, **SHAPE, pad_token_id=0)
+    return encoder_of(folder, AutoModel.from_config(config))
+
+
 @pytest.mark.parametrize("architecture", sorted(attention._ARCHITECTURES))
 def test_vectors_of_every_architecture_are_those_of_padded_texts(
     tmp_path: Path, architecture: str
 ) -> None:
-    config = AutoConfig.for_model(architecture, **SHAPE, pad_token_id=0)
-    folder = encoder_of(tmp_path, AutoModel.from_config(config))
+    folder = known(tmp_path, architecture)
     ours = InfluenceEncoder.load(folder, 48, "float32")
     assert ours.model[0].auto_model.config._attn_implementation == attention.NAME
     np.testing.assert_allclose(ours.encode(SAMPLES), vectors(stock(folder)), atol=1e-6)
@@ -72,8 +77,7 @@ def test_vectors_of_every_architecture_are_those_of_padded_texts(
 def test_the_widest_window_of_every_architecture_can_be_read(
     tmp_path: Path, architecture: str
 ) -> None:
-    config = AutoConfig.for_model(architecture, **SHAPE, pad_token_id=0)
-    folder = encoder_of(tmp_path, AutoModel.from_config(config))
+    folder = known(tmp_path, architecture)
     # RoBERTa's first places are for padding.
     widest = 63 if "roberta" in architecture or architecture == "camembert" else 64
     with pytest.raises(SettingsError, match=f"3 to {widest} tokens"):
