@@ -9,10 +9,10 @@ from typing import Any, Literal, get_args
 import torch
 
 Precision = Literal["auto", "float32", "bfloat16"]
-"""`auto` is bfloat16 where `has_bfloat16` says so and float32 elsewhere. Features made in either have
-a mean cosine of .998 or more, which is taken for the same, so fingerprints hold the word `auto`:
-machines of different kinds can work on one home in turn without making each other's artifacts
-anew."""
+"""`auto` is bfloat16 where `has_bfloat16` says so and float32 elsewhere. Features made in either
+have a mean cosine of .998 or more, which is taken for the same, so fingerprints hold the word
+`auto`: machines of different kinds can work on one home in turn without making each other's
+artifacts anew."""
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
