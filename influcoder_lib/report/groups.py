@@ -6,7 +6,7 @@ SCRIPTS, "other" last; without a letter it is "none". Japanese with more kanji t
 "Han".
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import polars as pl
@@ -108,9 +108,7 @@ def add_groups(group: str, rows: Iterable[Json]) -> list[Json]:
     summed = add_rows(rows, keys=("name",), values=("kept", "dropped"))
     if group != "source" or len(summed) <= MOST_SOURCES:
         return summed
-    named = [row for row in summed if row["name"] != OTHERS]
-    named.sort(key=lambda row: -(row["kept"] + row["dropped"]))
-    own = {row["name"] for row in named[:MOST_SOURCES]}
+    own = largest({row["name"]: row["kept"] + row["dropped"] for row in summed}, MOST_SOURCES)
     together = ({**row, "name": row["name"] if row["name"] in own else OTHERS} for row in summed)
     return add_rows(together, keys=("name",), values=("kept", "dropped"))
 
@@ -124,6 +122,12 @@ def add_rows(rows: Iterable[Json], keys: tuple[str, ...], values: tuple[str, ...
             total[place] += row[value]
     ordered = sorted(totals.items(), key=lambda item: [null_last(part) for part in item[0]])
     return [dict(zip((*keys, *values), (*key, *total), strict=True)) for key, total in ordered]
+
+
+def largest(rows: Mapping[str | None, int], most: int) -> set[str | None]:
+    """So many of the names, those with most rows, of equals the first; OTHERS is none of them."""
+    named = sorted(rows.keys() - {OTHERS}, key=lambda name: (-rows[name], null_last(name)))
+    return set(named[:most])
 
 
 def null_last(value: str | None) -> tuple[bool, str]:

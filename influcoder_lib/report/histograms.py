@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from influcoder_lib.report.groups import OTHERS, Json, null_last
+from influcoder_lib.report.groups import OTHERS, Json, largest, null_last
 from influcoder_lib.report.layout import BIN_EDGES
 
 MOST_LABELS = 100
@@ -57,8 +57,7 @@ def _places(labels: Sequence[str | None]) -> tuple[list[str | None], np.ndarray]
 def _rows(names: list[str | None], beyond: np.ndarray, counts: np.ndarray) -> list[Json]:
     if len(names) > MOST_LABELS:
         rows = dict(zip(names, counts.sum(axis=1).tolist(), strict=True))
-        named = sorted(rows.keys() - {OTHERS}, key=lambda name: (-rows[name], null_last(name)))
-        own = set(named[:MOST_LABELS])
+        own = largest(rows, MOST_LABELS)
         names, places = _places([name if name in own else OTHERS for name in names])
         summed = np.zeros((len(names), _BINS), np.int64)
         np.add.at(summed, places, counts)
