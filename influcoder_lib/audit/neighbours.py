@@ -1,7 +1,6 @@
 """Which samples of the corpus are like a vector: every live segment searched together."""
 
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -9,22 +8,17 @@ import polars as pl
 from influcoder_lib.audit.catalog import Catalog
 from influcoder_lib.audit.lineage import DECIDED
 from influcoder_lib.curation.index import CODES, VECTORS, Hits, Segments
-from influcoder_lib.samples import SAMPLE_SCHEMA
 from influcoder_lib.store import Store
 from influcoder_lib.tables import load_table, scan_table
 
 _IDS = "ids.parquet"
-_DECIDED_SCHEMA: dict[str, Any] = {
-    **{name: SAMPLE_SCHEMA[name] for name in ("sample_id", "file", "row", "label")},
-    "decision": pl.String,
-}
 
 
 @dataclass(frozen=True)
 class Neighbour:
     """A sample of the corpus and its cosine with what was asked for.
 
-    `decision` is keep or drop. It, file, row and label are null where nothing is decided yet.
+    `decision` is keep or drop, null where nothing is decided yet.
     """
 
     cosine: float
@@ -89,45 +83,47 @@ class LiveIndex:
 
     def _decided(self, number: int, decision: str, without: str) -> np.ndarray:
         """Rows of a shard's segment, int64, of the samples with this decision but one."""
-        decided = self._decisions(self._shards[number], decision)
-        wanted = decided.filter(pl.col("sample_id") != without).select("sample_id").collect()
+        decided = self._decisions(self._shards[number])
+        wanted = decided.filter(
+            (pl.col("decision") == decision) & (pl.col("sample_id") != without)
+        ).collect()
         chosen = pl.col("sample_id").is_in(wanted["sample_id"].implode())
         own = load_table(self._ids[number], columns=["sample_id"])
         return own.select(chosen.arg_true()).to_series().cast(pl.Int64).to_numpy()
 
-    def _decisions(self, shard: str, decision: str) -> pl.LazyFrame:
-        """Samples of a shard with this decision; none where nothing is decided yet."""
+    def _decisions(self, shard: str) -> pl.LazyFrame:
+        """Decision by sample_id of a shard; none where nothing is decided yet."""
         manifest = self._store.current("filtered_dataset", shard)
         if manifest is None:
-            return pl.LazyFrame(schema=_DECIDED_SCHEMA)
-        table = scan_table(self._store.place(manifest) / DECIDED[decision])
-        return table.select("sample_id", "file", "row", "label", decision=pl.lit(decision))
+            return pl.LazyFrame(schema={"sample_id": pl.String, "decision": pl.String})
+        folder = self._store.place(manifest)
+        return pl.concat(
+            scan_table(folder / name).select("sample_id", decision=pl.lit(decision))
+            for decision, name in DECIDED.items()
+        )
 
     def _named(self, found: Hits) -> list[Neighbour]:
         if self._segments is None or not len(found.rows):
             return []
         numbers, rows = self._segments.places(found.rows)
-        parts = []
+        hits = []
         for number in np.unique(numbers):
             mine = numbers == number
             ids = load_table(self._ids[number], columns=["sample_id"])[rows[mine]]
-            hits = ids.with_columns(cosine=found.cosines[mine], shard=pl.lit(self._shards[number]))
-            parts.append(self._told(self._shards[number], hits))
-        together = pl.concat(parts).sort(
+            own = ids.with_columns(cosine=found.cosines[mine], shard=pl.lit(self._shards[number]))
+            hits.append(self._told(self._shards[number], own))
+        together = pl.concat(pl.collect_all(hits)).sort(
             "cosine", "sample_id", "shard", descending=[True, False, False]
         )
         names = [field.name for field in fields(Neighbour)]
         return [Neighbour(*row) for row in together.select(names).iter_rows()]
 
-    def _told(self, shard: str, hits: pl.DataFrame) -> pl.DataFrame:
-        """The hits of one shard with what was decided on them, and their texts."""
+    def _told(self, shard: str, hits: pl.DataFrame) -> pl.LazyFrame:
+        """The hits of one shard with what was decided on them, and what they say."""
         folder = self._store.place(self._store.require("corpus", shard))
-        samples = scan_table(folder / "samples.parquet")
-        decided = pl.concat(self._decisions(shard, each) for each in DECIDED)
-        found = [
-            table.filter(pl.col("sample_id").is_in(hits["sample_id"].implode())).collect()
-            for table in (decided, samples.select("sample_id", "prompt", "response"))
-        ]
-        for table in found:
-            hits = hits.join(table, on="sample_id", how="left")
-        return hits
+        samples = scan_table(folder / "samples.parquet").drop("source")
+        chosen = pl.col("sample_id").is_in(hits["sample_id"].implode())
+        told = hits.lazy()
+        for table in (samples, self._decisions(shard)):
+            told = told.join(table.filter(chosen), on="sample_id", how="left")
+        return told
