@@ -56,8 +56,9 @@ def _settings(settings: Settings) -> dict[str, Any]:
         "gradient_projections",
         "embedding_index",
     ),
+    sources=("reviewers_list",),
     settings=_settings,
-    code_version="3",
+    code_version="4",
     kinds=("html", "markdown"),
 )
 def curation_report(task: Task) -> None:
@@ -146,6 +147,9 @@ def _context(task: Task, decided: Sequence[Manifest]) -> Context:
         },
         standing=_standing(task, queries),
         changes=_changes(task),
+        unmatched=task.workspace.reviewed.unmatched(
+            sorted(task.facts.shards), sources["reviewers_list"]
+        ),
     )
 
 

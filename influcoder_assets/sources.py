@@ -6,6 +6,7 @@ A source is looked at by name, and whatever is costly to look at is remembered i
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +100,14 @@ class ReviewedShards:
         ]:
             self._look(new)
         return {shard: self._part(manifest, self._entries) for shard, manifest in made.items()}
+
+    def unmatched(self, shards: Sequence[str], list_hash: str) -> list[str]:
+        """Sample ids of the entries that concern none of the shards, in the list's order; none of
+        a list that cannot be read."""
+        self.of(shards, list_hash)
+        ids = (self._known[shard][1] for shard in shards if shard in self._known)
+        found = set(chain.from_iterable(ids))
+        return [sample_id for sample_id in self._entries or () if sample_id not in found]
 
     def save(self) -> None:
         """Write what was learnt."""
@@ -241,8 +250,12 @@ def _checked_champion(workspace: "Workspace", in_use: tuple[str | None, str] | N
     return registry.champion() or NONE
 
 
+def _reviewers_list(workspace: "Workspace") -> str:
+    return _of_optional(workspace, workspace.settings.overrides)
+
+
 def _overrides(workspace: "Workspace", shards: Iterable[str]) -> dict[str, str]:
-    return workspace.reviewed.of(shards, _of_optional(workspace, workspace.settings.overrides))
+    return workspace.reviewed.of(shards, _reviewers_list(workspace))
 
 
 WHOLE: Mapping[str, Callable[["Workspace"], str]] = {
@@ -251,6 +264,7 @@ WHOLE: Mapping[str, Callable[["Workspace"], str]] = {
     "target_model": _target_model,
     "base_encoder": _base_encoder,
     "champion": _champion,
+    "reviewers_list": _reviewers_list,
 }
 BY_SHARD: Mapping[str, Callable[["Workspace", Iterable[str]], dict[str, str]]] = {
     "overrides": _overrides,

@@ -17,6 +17,16 @@ def of_shards(missing: Sequence[str]) -> Iterator[str]:
         yield f"The report lacks {len(missing):,} of the corpus's shards: {in_words(missing)}."
 
 
+def of_review(unmatched: Sequence[str]) -> Iterator[str]:
+    """Entries of the reviewer's list, given by sample id, that are about no sample."""
+    if unmatched:
+        yield (
+            f"The reviewer's list has {plural(len(unmatched), 'entry', 'entries')} without effect, "
+            f"as no sample of the corpus has this id: {in_words(unmatched)}. A sample whose text "
+            "was edited has another id than before."
+        )
+
+
 def of_total(total: FunnelRow, most_dropped: float) -> Iterator[str]:
     """Nothing dropped, or more than the share `most_dropped`."""
     valid = total.kept + total.dropped

@@ -40,7 +40,8 @@ class Context:
     `headline` is one or two sentences: the outcome, or what is wrong with it. `tables` are shown
     as they are, such as the comparison with the baselines. `versions` is provenance, name to
     value. Of `expected_shards`, the partition keys of the corpus, absent ones become a warning,
-    and so does a dropped share above `most_dropped`. `behaviors` has every behavior of the rules.
+    and so do a dropped share above `most_dropped` and `unmatched`, the sample ids in the reviewer's
+    list that no sample has. `behaviors` has every behavior of the rules.
     """
 
     created: str
@@ -52,6 +53,7 @@ class Context:
     behaviors: Mapping[str, BehaviorFacts]
     standing: Standing
     changes: Changes | None
+    unmatched: Sequence[str] = ()
     title: str = "Curation report"
 
 
@@ -83,6 +85,7 @@ def merge(
         headline=context.headline,
         warnings=(
             *alerts.of_shards(missing),
+            *alerts.of_review(context.unmatched),
             *alerts.of_total(total, context.most_dropped),
             *(alert for behavior in behaviors for alert in alerts.of_behavior(behavior)),
             *alerts.of_standing(context.standing),

@@ -77,8 +77,8 @@ def test_a_missing_reviewer_s_list(refreshed_home, change_settings):
     assert "reviewed.csv" in refreshed.failures[0]
     assert tiny_home.plan(refreshed_home) == []
     (refreshed_home / "reviewed.csv").write_text("sample_id,decision,note\n")
-    assert tiny_home.plan(refreshed_home) == []
-    assert tiny_home.refresh(refreshed_home).made == set()
+    assert tiny_home.plan(refreshed_home) == [("curation_report", None, "reviewers_list changed")]
+    assert tiny_home.refresh(refreshed_home).made == {("curation_report", None)}
 
 
 def test_too_few_queries_to_split_counts_them(new_home):

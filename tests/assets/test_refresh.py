@@ -281,9 +281,13 @@ def test_an_override_decides_the_shards_concerned_anew_and_no_other(
     change_settings(refreshed_home, "overrides", "reviewed.csv")
     assert reasons(refreshed_home) == {
         ("filtered_dataset", "c.parquet"): "overrides changed",
-        ("curation_report", None): "filtered_dataset/c.parquet is made anew",
+        ("curation_report", None): "reviewers_list changed",
     }
     check_refresh(refreshed_home, {("filtered_dataset", "c.parquet"), ("curation_report", None)})
+    store = Workspace.open(refreshed_home).store
+    text = store.path(store.require("curation_report"), "report.md").read_text()
+    assert "list has 1 entry without effect" in text
+    assert f"{'0' * 32}\\. A sample" in text
     with listed.open("a") as stream:
         stream.write(f"{ids['a.jsonl']},drop,said so\n")
     check_refresh(refreshed_home, {("filtered_dataset", "a.jsonl"), ("curation_report", None)})

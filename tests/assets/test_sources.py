@@ -82,7 +82,7 @@ def test_stored_samples_that_are_lost_are_made_anew_with_a_reviewers_list_too(re
     lost = ("a.jsonl", "c.parquet")
     found = reasons(reviewed)
     assert {found["corpus", shard] for shard in lost} == {"its files are damaged"}
-    check_refresh(reviewed, {("corpus", shard) for shard in lost})
+    check_refresh(reviewed, {*(("corpus", shard) for shard in lost), ("curation_report", None)})
 
 
 def test_a_list_is_parsed_once_however_often_the_shards_are_looked_at(

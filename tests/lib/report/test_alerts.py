@@ -50,6 +50,15 @@ def test_the_users_own_bound_decides_how_much_is_too_much(warn, most, warned):
     assert any("28.6 % of the corpus was dropped" in text for text in found) == warned
 
 
+def test_entries_of_the_reviewers_list_without_a_sample_are_counted_and_some_are_named(warn):
+    (warning,) = warn([0.1] * 4 + [0.3], {"unmatched": [f"{i}" * 32 for i in range(6)]})
+    assert warning.startswith(
+        "The reviewer's list has 6 entries without effect, as no sample of the corpus has this id: "
+        f"{'0' * 32}, "
+    )
+    assert f"{'4' * 32} and 1 more." in warning
+
+
 def test_absent_shards_are_counted_and_some_are_named(warn):
     shards = ["a.jsonl", *(f"b{i}.csv" for i in range(7))]
     (warning,) = warn([0.1] * 4 + [0.3], {"expected_shards": shards})
