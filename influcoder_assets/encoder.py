@@ -41,6 +41,7 @@ _EMBEDDING_CODE = "2"
     sources=("base_encoder",),
     settings=lambda s: s.encoder.model_dump(mode="json", exclude={"path", "registered_model"}),
     kinds=("pytorch", "mlflow"),
+    code_version="2",
 )
 def influence_encoder(task: Task) -> None:
     """The latest trained encoder, logged and registered: a challenger until it passes.

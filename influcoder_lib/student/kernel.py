@@ -26,6 +26,8 @@ from influcoder_lib.student.training import Distilled, EpochLog, TrainingSet, va
 _PENALTIES = 10.0 ** np.arange(-3, 1.51, 0.25)
 # What the kernel's exponent is of two samples at the median distance of one piece.
 _MEDIAN_EXPONENT = 0.5
+# Squared distances up to this, for each number of a piece, are those of equal texts: rounding.
+_EQUAL = 1e-4
 
 
 def distill_kernel(
@@ -150,12 +152,11 @@ def _unfitted(encoder: InfluenceEncoder, train: TrainingSet, dimension: int) -> 
 
 def _span(features: np.ndarray, numbers: int) -> np.ndarray:
     """Leading right singular vectors (D, numbers) of features (Q, D); of a lesser rank, zeros."""
-    values, vectors = np.linalg.eigh(features.astype(np.float64) @ features.T)
-    order = np.argsort(-values, kind="stable")[:numbers]
-    order = order[values[order] > values[order[0]] * 1e-6]
-    span = np.zeros((features.shape[1], numbers))
-    span[:, : len(order)] = features.T @ vectors[:, order] / np.sqrt(values[order])
-    return span.astype(np.float32)
+    _, values, directions = np.linalg.svd(features.astype(np.float64), full_matrices=False)
+    kept = directions[:numbers][values[:numbers] > values[0] * 1e-3]
+    span = np.zeros((features.shape[1], numbers), np.float32)
+    span[:, : len(kept)] = kept.T
+    return span
 
 
 def _regress(
@@ -197,14 +198,15 @@ def _error(errors: np.ndarray, metric: np.ndarray) -> float:
 
 
 def _factor(regression: Regression, given: Tensor) -> Tensor:
-    """Scale (D,) to variance 1 and, piece by piece, to `_MEDIAN_EXPONENT` at the median distance;
-    what does not vary here gets 0, however it varies later."""
+    """Scale (D,) to variance 1 and, piece by piece, to `_MEDIAN_EXPONENT` at the median distance of
+    pairs that differ; what does not vary here gets 0, however it varies later."""
     spread = given.std(dim=0, correction=0)
     scale = torch.where(spread > 1e-6, 1 / spread.clamp(min=1e-6), 0)
     pieces = []
     for piece in ((given - given.mean(dim=0)) * scale).split(regression.groups, dim=1):
         # No pairs are listed: for thousands of samples they would take more than the distances.
-        own = square_distances(piece, piece).fill_diagonal_(torch.nan)
+        own = square_distances(piece, piece)
+        own.masked_fill_(own <= _EQUAL * piece.shape[1], torch.nan)
         middle = own.nanmedian().nan_to_num()
         unit = (_MEDIAN_EXPONENT / middle).sqrt() if middle > 0 else torch.zeros(())
         pieces.append(unit.to(own.device).expand(piece.shape[1]))

@@ -175,12 +175,27 @@ def test_scaling_takes_no_tensor_larger_than_the_distances(student: InfluenceEnc
     assert max(sizes) == max(given.nbytes, len(given) ** 2 * 4)
 
 
-def test_the_median_pair_has_half_an_exponent(student: InfluenceEncoder) -> None:
+def test_the_median_of_pairs_that_differ_has_half_an_exponent(student: InfluenceEncoder) -> None:
     given = describe(student, TRAIN.candidates, "candidate")
     factor = _factor(head_of(student).candidate, given)
     for piece in (given * factor).split(head_of(student).candidate.groups, dim=1):
         distances = pdist(piece.double().numpy(), "sqeuclidean")
-        assert sorted(distances)[(len(distances) - 1) // 2] == pytest.approx(0.5, rel=1e-4)
+        differing = sorted(distances[distances > 1e-3])
+        assert differing[(len(differing) - 1) // 2] == pytest.approx(0.5, rel=1e-4)
+
+
+def test_prompts_that_are_mostly_equal_still_tell_the_others_apart(base: InfluenceEncoder) -> None:
+    kept = TRAIN.candidates[::4]
+    blank = [replace(each, prompt="") for each in TRAIN.candidates if each not in kept]
+    train = replace(TRAIN, candidates=[*kept, *blank])
+    student = fit(base, train, 24)[0]
+    regression = head_of(student).candidate
+    given = regression.scaled(describe(student, train.candidates, "candidate"))
+    prompts = given.split(regression.groups, dim=1)[0].double().numpy()
+    equal = pdist(prompts[len(kept) :], "sqeuclidean")
+    other = pdist(prompts[: len(kept)], "sqeuclidean")
+    assert equal.max() < 1e-4
+    assert 0.1 < np.median(other) < 5
 
 
 def test_scores_are_in_proportion_to_the_predicted_influences(student: InfluenceEncoder) -> None:
