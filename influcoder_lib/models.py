@@ -93,6 +93,8 @@ class TargetModel:
             for module in self.model.modules()
             if isinstance(module, torch.nn.Embedding) and module is not words
         ]
+        # Sines that were worked out beforehand (GPT-J, CodeGen).
+        tables += [len(buffer) for buffer in self.model.buffers() if buffer.ndim == 2]
         # Some tables begin with a few rows for padding (OPT).
         return most if most and any(most <= rows < most + 8 for rows in tables) else None
 

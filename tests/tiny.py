@@ -19,6 +19,7 @@ from transformers import (
     Gemma2Config,
     Gemma3TextConfig,
     GPT2Config,
+    GPTJConfig,
     GPTNeoXConfig,
     LlamaConfig,
     PreTrainedConfig,
@@ -150,6 +151,10 @@ def _decoder_config(architecture: str, words: int) -> PreTrainedConfig:
             return GPTNeoXConfig(**shape)
         case "gpt2":
             return GPT2Config(**size, n_positions=POSITIONS, n_embd=32, n_layer=2, n_head=4)
+        case "gptj":
+            del size["max_position_embeddings"]
+            heads = {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4}
+            return GPTJConfig(**size, **heads, n_positions=POSITIONS)
         case "gemma2":
             return Gemma2Config(**gemma, attn_logit_softcapping=1.0)
         case "gemma3":

@@ -163,7 +163,7 @@ def backward(
         ModelError: a layer mixes the rows of a batch, so samples cannot be told apart.
     """
     model = target.model
-    ids, targets = (tensor.to(model.device) for tensor in _pad(target, spans))
+    ids, targets = (tensor.to(model.device) for tensor in _pad(spans))
     if model.device.type == "cpu":
         attention.select(model, ids.shape[1])
     predicted = targets.roll(-1, dims=1) >= 0
@@ -174,11 +174,11 @@ def backward(
         logits.backward(_loss_gradient(logits.detach(), targets[targets >= 0], predicted))
 
 
-def _pad(target: TargetModel, spans: Sequence[Span]) -> tuple[Tensor, Tensor]:
+def _pad(spans: Sequence[Span]) -> tuple[Tensor, Tensor]:
     """Right-padded ids and targets (-1 outside the loss), each (n, longest)."""
     longest = max(len(span.ids) for span in spans)
-    pad = target.tokenizer.pad_token_id
-    ids = torch.full((len(spans), longest), pad if pad is not None else 0)
+    # Nothing comes of what padding says, and the tokenizer's own may be no row of the model's table.
+    ids = torch.zeros(len(spans), longest, dtype=torch.int64)
     targets = torch.full((len(spans), longest), -1)
     for row, span in enumerate(spans):
         ids[row, : len(span.ids)] = torch.tensor(span.ids)

@@ -48,14 +48,15 @@ class SpanEncoder:
         self.tokenizer = tokenizer
         self.window = window
         self._has_template = bool(tokenizer.chat_template)
-        self._added = _added_by_template(tokenizer) if self._has_template else ""
         self._start = _start_tokens(tokenizer)
 
     def context(self, prompt: str) -> str:
         """Text before the response, without the start-of-sequence token."""
         if not self._has_template:
             return f"{prompt}\n"
-        text = _render(self.tokenizer, [("user", prompt)], reply=True).removeprefix(self._added)
+        # Found anew each time: some templates add a message with today's date.
+        added = _added_by_template(self.tokenizer)
+        text = _render(self.tokenizer, [("user", prompt)], reply=True).removeprefix(added)
         return text.removeprefix(str(self.tokenizer.bos_token)) if self._start else text
 
     def encode(self, samples: Sequence[Sample]) -> list[Span]:

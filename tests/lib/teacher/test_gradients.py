@@ -151,6 +151,16 @@ def test_neither_padding_nor_order_nor_batch_mates_change_a_gradient(target_fold
             assert relative_error(together[name][row], expected) <= 1e-5, (name, order)
 
 
+def test_a_padding_token_that_the_model_has_no_row_for_does_not_matter(target_folder):
+    engine = open_engine(target_folder("llama"))
+    spans = engine.spans.encode(SAMPLES)
+    expected = engine.gradients(spans)
+    engine.target.tokenizer.add_special_tokens({"pad_token": "<|never seen|>"})
+    assert engine.target.tokenizer.pad_token_id >= engine.target.model.config.vocab_size
+    found = engine.gradients(spans)
+    assert all(torch.equal(found[name], gradient) for name, gradient in expected.items())
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_long_batch_mate_does_not_change_a_gradient(target_folder, architecture):
     """Batches of long rows run another attention kernel where the architecture has one."""

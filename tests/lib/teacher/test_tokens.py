@@ -1,10 +1,13 @@
 """Token spans: what is context, what is loss, and what is cut."""
 
+from datetime import datetime, timedelta
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
+from transformers.utils import chat_template_utils
 
 from influcoder_lib.errors import SettingsError
 from influcoder_lib.models import load_target
@@ -154,6 +157,23 @@ def test_a_token_that_opens_every_turn_is_no_start_token():
     assert parts(tokenizer, span) == (framed, "yes" + EOS)
 
 
+def test_a_system_message_that_says_todays_date_is_left_out_tomorrow_too(monkeypatch):
+    class Clock(datetime):
+        today = datetime(2026, 11, 26, 23, 59)
+
+        @classmethod
+        def now(cls, tz=None):
+            return cls.today
+
+    monkeypatch.setattr(chat_template_utils, "datetime", Clock)
+    dated = "<|im_start|>system\n{{ strftime_now('%d %b %Y') }}<|im_end|>\n" + CHATML
+    spans = SpanEncoder(tiny_tokenizer(dated), 200)
+    before = spans.encode([Sample("0" * 32, "a prompt", "yes")])
+    Clock.today += timedelta(minutes=2)
+    assert spans.encode([Sample("0" * 32, "a prompt", "yes")]) == before
+    assert "system" not in spans.context("a prompt")
+
+
 def test_no_end_of_sequence_is_appended_where_there_is_none():
     tokenizer = tiny_tokenizer()
     tokenizer.eos_token = None
@@ -169,8 +189,9 @@ def test_places_that_are_computed_allow_any_window(tmp_path, architecture):
     assert len(span_encoder(target, POSITIONS + 1).encode([LONG])[0].ids) == POSITIONS + 1
 
 
-def test_a_window_beyond_a_models_table_of_places_is_an_error_that_says_how_many(tmp_path):
-    target = load_target(tiny_target(tmp_path, "gpt2"), "float32")
+@pytest.mark.parametrize("architecture", ["gpt2", "gptj"])
+def test_a_window_beyond_a_models_table_of_places_is_an_error(tmp_path, architecture):
+    target = load_target(tiny_target(tmp_path, architecture), "float32")
     ids = span_encoder(target, POSITIONS).encode([LONG])[0].ids
     assert torch.isfinite(target.model(torch.tensor([ids])).logits).all()
     with pytest.raises(SettingsError, match=f"cannot read {POSITIONS + 1} tokens") as caught:
