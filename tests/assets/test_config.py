@@ -1,7 +1,6 @@
 """Settings: defaults, paths, and one error that names every problem."""
 
 import json
-import re
 import textwrap
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from influcoder_assets.config import Settings, load_settings, parse_settings
-from influcoder_assets.settings_errors import allowed_text, settings_keys
+from influcoder_assets.settings_errors import settings_keys
 from influcoder_assets.settings_yaml import Document
 from influcoder_lib.errors import SettingsError
 
@@ -376,23 +375,3 @@ def test_whatever_is_given_settings_load_or_a_settings_error_names_a_key(changes
         assert any(name.split(".")[0] in Settings.model_fields for name in named)
     else:
         assert settings.behaviors
-
-
-def test_the_readme_lists_every_setting_with_its_default_and_meaning():
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    table = readme.split("## Settings")[1].split("## ")[0]
-    rows = re.findall(r"(?m)^\| `(.+?)` \| (.+?) \| (.+) \|$", table)
-    fields = dict(settings_keys(Settings))
-    listed = {key: (default.strip("`"), meaning) for key, default, meaning in rows}
-    leaves = {key for key in fields if not any(other.startswith(f"{key}.") for other in fields)}
-    assert set(listed) == leaves
-    for key in leaves:
-        default, meaning = listed[key]
-        assert meaning == f"{fields[key].description} Allowed: {allowed_text(fields[key])}.", key
-        if fields[key].is_required():
-            assert default == "required", key
-        else:
-            expected = fields[key].get_default(call_default_factory=True)
-            assert yaml.safe_load(default) == (
-                list(expected) if expected == (0, 1, 2) else expected
-            )
