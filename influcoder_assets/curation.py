@@ -14,7 +14,7 @@ from influcoder_assets.corpus import read_reference, reference_settings
 from influcoder_assets.maker import MAKERS, Task, asset_maker
 from influcoder_lib.curation import index
 from influcoder_lib.curation.decisions import decide, read_overrides
-from influcoder_lib.curation.rules import Rule, RuleSettings, calibrate
+from influcoder_lib.curation.rules import Rule, RuleSettings, calibrate, read_rules
 from influcoder_lib.curation.score_table import (
     QueryVectors,
     Scorer,
@@ -238,12 +238,13 @@ def decision_rule(task: Task) -> None:
     calibration = load_table(task.file("calibration_scores", "candidates.parquet"))
     rules = []
     for settings in rule_settings(task.settings):
-        column = f"{settings.behavior}_{settings.statistic}"
         good = None
         if task.settings.behaviors[settings.behavior].known_good is not None:
             name = f"known_good_{settings.behavior}.parquet"
-            good = load_table(task.file("calibration_scores", name))[column].to_numpy()
-        rules.append(calibrate(settings, calibration[column].to_numpy(), good))
+            good = load_table(task.file("calibration_scores", name))[
+                settings.score_column
+            ].to_numpy()
+        rules.append(calibrate(settings, calibration[settings.score_column].to_numpy(), good))
     task.out("rules.json").write_text(json.dumps([rule.to_dict() for rule in rules], indent=1))
     task.draft.rows = len(rules)
     task.draft.summary |= {f"threshold_{rule.behavior}": rule.threshold for rule in rules}
@@ -306,11 +307,6 @@ def rule_settings(settings: Settings) -> list[RuleSettings]:
 
 def _rules(task: Task) -> list[Rule]:
     return read_rules(task.file("decision_rule", "rules.json"))
-
-
-def read_rules(path: Path) -> list[Rule]:
-    """The calibrated rules of a stored decision_rule."""
-    return [Rule.from_dict(values) for values in json.loads(path.read_text())]
 
 
 def _query_vectors(task: Task) -> dict[str, QueryVectors]:

@@ -9,9 +9,9 @@ from typing import Any
 import polars as pl
 
 from influcoder_assets.config import Settings
-from influcoder_assets.curation import read_rules
 from influcoder_assets.maker import MAKERS, Task, asset_maker
 from influcoder_lib import refresh
+from influcoder_lib.curation.rules import read_rules
 from influcoder_lib.errors import DataError, StoreError
 from influcoder_lib.report.changes import Basis, Changes, compare, read_decisions
 from influcoder_lib.report.html import render_html

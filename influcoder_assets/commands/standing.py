@@ -13,11 +13,11 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from influcoder_assets.curation import read_rules
 from influcoder_assets.lock import opening
 from influcoder_assets.reporting import gap_of, query_ids
 from influcoder_assets.survey import Survey
 from influcoder_assets.workspace import Workspace
+from influcoder_lib.curation.rules import read_rules
 from influcoder_lib.metrics import Fidelity
 from influcoder_lib.refresh import Step
 from influcoder_lib.report.model import share

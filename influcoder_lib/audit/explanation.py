@@ -160,7 +160,7 @@ def _vector(store: Store, embedded: Manifest, sample_id: str) -> np.ndarray:
 def _standing(
     catalog: Catalog, row: Mapping[str, Any], rule: Rule, queries: tuple[Responsible, ...]
 ) -> Standing:
-    score = row[f"{rule.behavior}_{rule.statistic}"]
+    score = row[rule.score_column]
     asked = {"score": score, "statistic": rule.statistic, "behavior": rule.behavior}
     rank = catalog.frame(_RANK, asked | {"encoder": row["encoder"]}).row(0, named=True)
     return Standing(

@@ -6,7 +6,6 @@ too, whatever was published since. Where that one was lost, the oldest of those 
 the same.
 """
 
-import json
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from influcoder_lib.curation.rules import Rule
+from influcoder_lib.curation.rules import Rule, read_rules
 from influcoder_lib.errors import DataError, StoreError
 from influcoder_lib.store import Manifest, Store
 from influcoder_lib.tables import scan_table
@@ -172,8 +171,7 @@ def rules(store: Store, origin: Lineage) -> list[Rule]:
     Raises:
         StoreError: they are not on record, or damaged.
     """
-    path = store.path(origin.of("decision_rule"), "rules.json")
-    return [Rule.from_dict(values) for values in json.loads(path.read_text())]
+    return read_rules(store.path(origin.of("decision_rule"), "rules.json"))
 
 
 def _read_for(store: Store, label: str, content: str, made: Manifest) -> Manifest | None:

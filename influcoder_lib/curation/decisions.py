@@ -149,7 +149,7 @@ def _check_scored(scored: pl.DataFrame, rules: Sequence[Rule]) -> None:
     clash = sorted(set(scored.columns) & {*DECISION_SCHEMA, "_reviewed", "_note", "_verdict"})
     if clash:
         raise ValueError(f"the scores already have columns {', '.join(clash)}")
-    numbers = {_score_column(rule) for rule in rules} | {
+    numbers = {rule.score_column for rule in rules} | {
         f"{rule.behavior}_percentile" for rule in rules
     }
     needed = {"sample_id", *numbers, *(f"{rule.behavior}_best_query" for rule in rules)}
@@ -166,10 +166,6 @@ def _check_scored(scored: pl.DataFrame, rules: Sequence[Rule]) -> None:
                 where=f"column {name}",
                 fix="materialise influence_scores again",
             )
-
-
-def _score_column(rule: Rule) -> str:
-    return f"{rule.behavior}_{rule.statistic}"
 
 
 def _verdict(**known: pl.Expr | str) -> pl.Expr:
@@ -195,7 +191,7 @@ def _reviewer_verdict() -> pl.Expr:
 def _rules_verdict(rules: Sequence[Rule]) -> pl.Expr:
     """The verdict of the rule that hits with the highest percentile; null where none hits."""
     ranks = [
-        pl.when(_hit(rule)).then(pl.col(f"{rule.behavior}_percentile").cast(pl.Float64))
+        pl.when(rule.hit()).then(pl.col(f"{rule.behavior}_percentile").cast(pl.Float64))
         for rule in rules
     ]
     if not ranks:
@@ -207,14 +203,8 @@ def _rules_verdict(rules: Sequence[Rule]) -> pl.Expr:
     )
 
 
-def _hit(rule: Rule) -> pl.Expr:
-    score = pl.col(_score_column(rule)).cast(pl.Float32)
-    threshold = pl.lit(rule.threshold, dtype=pl.Float32)
-    return score > threshold if rule.kind == "unwanted" else score >= threshold
-
-
 def _rule_verdict(rule: Rule) -> pl.Expr:
-    score = pl.col(_score_column(rule)).cast(pl.Float32)
+    score = rule.score()
     verb = "is above" if rule.kind == "unwanted" else "reaches"
     # Three decimals read well; six where three would show two equal numbers.
     short, long = (

@@ -4,12 +4,15 @@ A rule is calibrated once and applied to any shard afterwards: a new shard moves
 threshold. All comparisons are between 32-bit floats, which is what scores are.
 """
 
+import json
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from math import ceil, floor
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from influcoder_lib.errors import DataError, SettingsError, StoreError
@@ -29,9 +32,14 @@ class RuleSettings:
     value: float
     statistic: Statistic
 
+    @property
+    def score_column(self) -> str:
+        """The column of a table of scores that the rule reads: b_mean or b_max of behavior b."""
+        return f"{self.behavior}_{self.statistic}"
+
 
 @dataclass(frozen=True)
-class Rule:
+class Rule(RuleSettings):
     """A calibrated rule.
 
     An unwanted behavior drops a sample whose score is strictly above `threshold`; a wanted one
@@ -40,11 +48,6 @@ class Rule:
     `false_drop_rate` reads the known-good ones.
     """
 
-    behavior: str
-    kind: Kind
-    method: Method
-    value: float
-    statistic: Statistic
     threshold: float
     calibration_rows: int
     known_good_rows: int
@@ -53,6 +56,16 @@ class Rule:
     def label(self) -> str:
         """The rule in words, e.g. "unwanted fraction 0.05 on max"."""
         return f"{self.kind} {self.method.replace('_', ' ')} {self.value:g} on {self.statistic}"
+
+    def score(self) -> pl.Expr:
+        """The score that the rule reads, Float32."""
+        return pl.col(self.score_column).cast(pl.Float32)
+
+    def hit(self) -> pl.Expr:
+        """Whether the score lies beyond the threshold: an unwanted sample is dropped, a wanted one
+        claimed. Boolean."""
+        threshold = pl.lit(self.threshold, dtype=pl.Float32)
+        return self.score() > threshold if self.kind == "unwanted" else self.score() >= threshold
 
     def to_dict(self) -> dict[str, Any]:
         """The rule as JSON-ready values; `from_dict` is the way back."""
@@ -73,6 +86,15 @@ class Rule:
                 fix="materialise decision_rule again",
             )
         return cls(**values)
+
+
+def read_rules(path: Path) -> list[Rule]:
+    """The calibrated rules of a stored decision_rule, one a behavior.
+
+    Raises:
+        StoreError: a value of a rule is missing or unknown.
+    """
+    return [Rule.from_dict(values) for values in json.loads(path.read_text())]
 
 
 def calibrate(

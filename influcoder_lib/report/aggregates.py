@@ -140,10 +140,6 @@ def _behavior(
 
 
 def _own_columns(decided: pl.DataFrame, rule: Rule) -> pl.DataFrame:
-    # 32-bit floats on both sides, as `decide` compares them.
-    score = pl.col(f"{rule.behavior}_{rule.statistic}").cast(pl.Float32)
-    threshold = pl.lit(rule.threshold, dtype=pl.Float32)
-    beyond = score > threshold if rule.kind == "unwanted" else score >= threshold
     return decided.select(
         "sample_id",
         "file",
@@ -153,10 +149,10 @@ def _own_columns(decided: pl.DataFrame, rule: Rule) -> pl.DataFrame:
         "reason",
         "prompt",
         "response",
-        score=score,
+        score=rule.score(),
         percentile=pl.col(f"{rule.behavior}_percentile"),
         best_query=pl.col(f"{rule.behavior}_best_query"),
-        beyond=beyond,
+        beyond=rule.hit(),
     )
 
 
@@ -166,7 +162,7 @@ def _check_scores(shard: str, rule: Rule, scores: np.ndarray) -> None:
         raise DataError(
             f"{int(impossible.sum())} scores of behavior {rule.behavior} in shard {shard} are no "
             f"cosines; the first is {scores[impossible][0]}.",
-            where=f"shard {shard}, column {rule.behavior}_{rule.statistic}",
+            where=f"shard {shard}, column {rule.score_column}",
             allowed="finite numbers from -1 to 1",
             fix="Check that the encoder's vectors are finite and of unit length.",
         )

@@ -119,7 +119,7 @@ def compare(before: Basis, now: Basis) -> Changes:
     Raises:
         StoreError: decisions of now cannot be read.
     """
-    columns = {rule.behavior: f"{rule.behavior}_{rule.statistic}" for rule in now.rules or ()}
+    columns = {rule.behavior: rule.score_column for rule in now.rules or ()}
     parts: dict[str, _Part] = {}
     unread = []
     for shard in before.differing(now):

@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 
 from influcoder_assets import checks
-from influcoder_assets.curation import read_rules
 from influcoder_assets.maker import MAKERS
 from influcoder_assets.workspace import Workspace
 from influcoder_lib import fingerprint
+from influcoder_lib.curation.rules import read_rules
 from influcoder_lib.samples import read_samples
 from influcoder_lib.teacher.distillation_set import DistillationSet
 from tests.assets import tiny_home
