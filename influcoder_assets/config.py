@@ -5,7 +5,6 @@ settings of the models themselves are in `settings_models`. Turning a rejected v
 is the business of `settings_errors`.
 """
 
-import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,6 +27,7 @@ from influcoder_assets.settings_models import (
     TargetModelSettings,
 )
 from influcoder_assets.settings_yaml import Document, read_yaml
+from influcoder_lib.curation.rules import Kind, Method, Statistic, known_good_needed
 from influcoder_lib.curation.score_table import STATISTICS
 
 SETTINGS_FILE = "influcoder.yaml"
@@ -102,12 +102,12 @@ class CorpusSettings(Section):
 class RuleSettings(Section):
     """When a sample that resembles a behavior is dropped, or kept."""
 
-    kind: Literal["unwanted", "wanted"] = Field(
+    kind: Kind = Field(
         default="unwanted",
         description="unwanted: samples with high scores are dropped; wanted: only samples with"
         " high scores are kept.",
     )
-    method: Literal["threshold", "fraction", "false_drop_rate"] = Field(
+    method: Method = Field(
         default="fraction",
         description="threshold: cut at this score; fraction: drop (wanted: keep) this share of"
         " the calibration set; false_drop_rate: drop at most this share of known-good samples,"
@@ -121,7 +121,7 @@ class RuleSettings(Section):
             " false_drop_rate: a share, more than 0 and less than 1"
         },
     )
-    statistic: Literal["mean", "max"] = Field(
+    statistic: Statistic = Field(
         default="max",
         description="Over a behavior's queries: max takes the most similar one, mean all of them.",
     )
@@ -185,7 +185,7 @@ class BehaviorSettings(Section):
             raise rejected(
                 "the method false_drop_rate needs known-good samples to be calibrated on",
                 allowed="a file with samples that must not be dropped",
-                fix=f"name a file of at least {_known_good_needed(rule.value)} known-good rows,"
+                fix=f"name a file of at least {known_good_needed(rule.value)} known-good rows,"
                 " or use the method fraction",
             )
         return value
@@ -200,11 +200,6 @@ class BehaviorSettings(Section):
         if info.data["positive_label"] == value:
             raise rejected("this is positive_label too", allowed="another label, or null")
         return value
-
-
-def _known_good_needed(rate: float) -> int:
-    """Known-good rows that a conformal threshold at `rate` takes: the least n >= 1/rate - 1."""
-    return max(1, math.ceil(1 / rate - 1 - 1e-9))
 
 
 class StorageSettings(Section):

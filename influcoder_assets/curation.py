@@ -238,13 +238,12 @@ def decision_rule(task: Task) -> None:
     calibration = load_table(task.file("calibration_scores", "candidates.parquet"))
     rules = []
     for settings in rule_settings(task.settings):
+        column = settings.score_column
         good = None
         if task.settings.behaviors[settings.behavior].known_good is not None:
             name = f"known_good_{settings.behavior}.parquet"
-            good = load_table(task.file("calibration_scores", name))[
-                settings.score_column
-            ].to_numpy()
-        rules.append(calibrate(settings, calibration[settings.score_column].to_numpy(), good))
+            good = load_table(task.file("calibration_scores", name))[column].to_numpy()
+        rules.append(calibrate(settings, calibration[column].to_numpy(), good))
     task.out("rules.json").write_text(json.dumps([rule.to_dict() for rule in rules], indent=1))
     task.draft.rows = len(rules)
     task.draft.summary |= {f"threshold_{rule.behavior}": rule.threshold for rule in rules}

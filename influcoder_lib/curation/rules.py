@@ -177,6 +177,12 @@ def check_settings(settings: RuleSettings) -> None:
         )
 
 
+def known_good_needed(rate: float) -> int:
+    """The fewest known-good scores that a `false_drop_rate`, in (0, 1), is calibrated on: the least
+    G with k >= 1, as in `calibrate`."""
+    return ceil(1 / Fraction(str(rate)) - 1)
+
+
 def _descending(values: Any, name: str, settings: RuleSettings) -> NDArray[np.float32]:
     scores = np.asarray(values, dtype=np.float32)
     if scores.ndim != 1:
@@ -195,8 +201,7 @@ def _fraction_threshold(settings: RuleSettings, scores: NDArray[np.float32]) -> 
 
 
 def _conformal_threshold(settings: RuleSettings, good: NDArray[np.float32]) -> np.float32:
-    rate = Fraction(str(settings.value))
-    needed = ceil(1 / rate - 1)
+    needed = known_good_needed(settings.value)
     if len(good) < needed:
         raise SettingsError(
             f"A false drop rate of {settings.value:g} for {settings.behavior} needs at least "
@@ -204,5 +209,5 @@ def _conformal_threshold(settings: RuleSettings, good: NDArray[np.float32]) -> n
             where=f"behavior {settings.behavior}, rule.value",
             fix=f"give {needed} known-good samples or more, or allow a higher rate",
         )
-    rank = floor(rate * (len(good) + 1))
+    rank = floor(Fraction(str(settings.value)) * (len(good) + 1))
     return good[rank - 1] if settings.kind == "unwanted" else good[len(good) - rank]

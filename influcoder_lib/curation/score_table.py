@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import polars as pl
 
+from influcoder_lib.curation.rules import Statistic
 from influcoder_lib.curation.scores import percentile, score_behavior
 from influcoder_lib.errors import StoreError
 from influcoder_lib.id_table import IdTable, keys_of
 
-STATISTICS = ("mean", "max")
+STATISTICS: tuple[Statistic, ...] = get_args(Statistic)
 
 
 @dataclass(frozen=True)

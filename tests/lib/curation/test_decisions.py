@@ -6,12 +6,12 @@ from fractions import Fraction
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
 from influcoder_lib.curation.decisions import DECISION_SCHEMA, Override, decide, read_overrides
-from influcoder_lib.curation.rules import Rule, RuleSettings, calibrate
+from influcoder_lib.curation.rules import Rule, RuleSettings, calibrate, known_good_needed
 from influcoder_lib.errors import DataError, SettingsError, StoreError
 
 # Sixteenths end in a 5 at the fourth decimal: exact halves for whoever rounds to three.
@@ -108,6 +108,17 @@ def test_too_few_known_good_rows_is_an_error_that_says_how_many_are_needed(rate,
         calibrate(wish, np.zeros(2), enough[1:])
     with pytest.raises(SettingsError, match=rf"at least {needed} .* there are 0"):
         calibrate(wish, np.zeros(2))
+
+
+@example(0.3333333333333333)  # just below 1/3, so that 2 rows are one too few
+@example(0.1)
+@given(st.floats(0.005, 1, exclude_max=True))
+def test_calibration_takes_as_many_known_good_rows_as_are_said_to_be_needed(rate):
+    wish = asked(method="false_drop_rate", value=rate)
+    needed = known_good_needed(rate)
+    assert calibrate(wish, np.zeros(2), np.zeros(needed)).known_good_rows == needed
+    with pytest.raises(SettingsError, match=f"needs at least {needed} "):
+        calibrate(wish, np.zeros(2), np.zeros(needed - 1))
 
 
 @pytest.mark.parametrize(
