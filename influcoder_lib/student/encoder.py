@@ -27,7 +27,6 @@ from influcoder_lib.student.reading import Batch, reader_of
 
 # The activations of so many tokens stay in a CPU's caches; with fewer a GPU waits for its orders.
 _BATCH_TOKENS = {"cpu": 2048, "cuda": 65_536}
-_WINDOW = "encoder.window"
 
 
 class InfluenceEncoder:
@@ -38,7 +37,7 @@ class InfluenceEncoder:
     response is left; a student that knows the parts keeps some of both. `read` says which samples
     that concerns, so that it can be counted and reported. `precision` is that of the matrix
     products in `encode`; the weights are float32 whatever it is. A static model (token vectors, no
-    transformer) has no matrix products.
+    transformer) has no matrix products. `budget` bounds a batch.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class InfluenceEncoder:
         self.model = model
         self.precision: Precision = precision
         self._reader = reader_of(model, window)
-        self._budget = TokenBudget(_BATCH_TOKENS[model.device.type], _WINDOW)
+        self.budget = TokenBudget(_BATCH_TOKENS[model.device.type], "encoder.window")
 
     @classmethod
     def load(cls, folder: Path, window: int, precision: Precision = "auto") -> "InfluenceEncoder":
@@ -70,15 +69,14 @@ class InfluenceEncoder:
             model.append(Normalize())
         return cls(model.eval(), window, precision)
 
-    def encode(self, samples: Sequence[Sample], batch_tokens: int | None = None) -> np.ndarray:
+    def encode(self, samples: Sequence[Sample]) -> np.ndarray:
         """Unit vectors (N, d) float32 of candidates, in their order, without gradients.
 
-        Samples of like length share a batch of at most `batch_tokens` tokens, padding included (or
-        of one sample); if it is not given, of as many as have fitted into memory so far. So what a
-        sample's neighbours are changes its vector by float noise only: about 1e-7 in float32, 1e-3
-        in bfloat16. The model is left in evaluation mode.
+        Samples of like length share a batch of as many tokens as have fitted into memory so far,
+        padding included. What a sample's neighbours are changes its vector by float noise only:
+        about 1e-7 in float32, 1e-3 in bfloat16. The model is left in evaluation mode.
         """
-        return self.read(samples, batch_tokens=batch_tokens)[0]
+        return self.read(samples)[0]
 
     def encode_queries(self, samples: Sequence[Sample], resemblance: float = 0.0) -> np.ndarray:
         """The same of queries, for scores of which `resemblance`, in [0, 1), is plain resemblance
@@ -90,7 +88,6 @@ class InfluenceEncoder:
         samples: Sequence[Sample],
         role: Role = "candidate",
         resemblance: float = 0.0,
-        batch_tokens: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Unit vectors (N, d) float32 of samples in this role, in their order, and which of them
         are longer than the window and were cut: (N,) bool. `resemblance` is for queries.
@@ -101,7 +98,7 @@ class InfluenceEncoder:
         self.model.eval()
         vectors = np.empty((len(samples), self.dimension), dtype=np.float32)
         truncated = np.zeros(len(samples), dtype=bool)
-        for batch, block in self.compute(samples, role, self._units, batch_tokens):
+        for batch, block in self.compute(samples, role, self._units):
             vectors[batch.rows] = block.cpu().numpy()
             truncated[batch.rows] = batch.truncated
         if role == "query":
@@ -109,7 +106,7 @@ class InfluenceEncoder:
                 vectors = head.blended(vectors, resemblance)
         return vectors, truncated
 
-    def forward(self, samples: Sequence[Sample], batch_tokens: int | None = None) -> torch.Tensor:
+    def forward(self, samples: Sequence[Sample]) -> torch.Tensor:
         """Unit vectors (n, d) float32 of n >= 1 samples, differentiable, on the model's device.
 
         Batched by length as in `encode`, but the graph holds all of them. Dropout is on exactly
@@ -118,7 +115,7 @@ class InfluenceEncoder:
         reading = self._reader.read(samples)
         parts = [
             (rows, self._units(self._moved(reading.batch(rows), "candidate")))
-            for rows in batches(reading.lengths, batch_tokens or self._budget.tokens)
+            for rows in batches(reading.lengths, self.budget.tokens)
         ]
         back = np.argsort(np.concatenate([rows for rows, _ in parts]), kind="stable")
         together = torch.cat([block for _, block in parts])
@@ -185,7 +182,6 @@ class InfluenceEncoder:
         samples: Sequence[Sample],
         role: Role,
         run: Callable[[Batch], torch.Tensor],
-        batch_tokens: int | None = None,
     ) -> Iterator[tuple[Batch, torch.Tensor]]:
         """One batch after another with what `run` gives for it, without gradients. A batch has the
         model's inputs on its device; one that does not fit into memory is split.
@@ -193,7 +189,6 @@ class InfluenceEncoder:
         Raises:
             ModelError: a sample does not fit into memory, even alone.
         """
-        budget = self._budget if batch_tokens is None else TokenBudget(batch_tokens, _WINDOW)
         reading = self._reader.read(samples)
 
         def run_rows(rows: np.ndarray) -> tuple[Batch, torch.Tensor]:
@@ -201,7 +196,7 @@ class InfluenceEncoder:
                 batch = self._moved(reading.batch(rows), role)
                 return batch, run(batch)
 
-        return budget.spend(
+        return self.budget.spend(
             reading.lengths, run_rows, lambda row: f"sample {samples[row].sample_id}"
         )
 

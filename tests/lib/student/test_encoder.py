@@ -72,7 +72,9 @@ def test_batches_that_do_not_fit_into_memory_are_split_and_give_the_same_vectors
 def test_neither_order_nor_batch_size_matters(encoder: InfluenceEncoder, batch_tokens: int) -> None:
     alone = np.concatenate([encoder.encode([sample]) for sample in SAMPLES])
     order = np.random.default_rng(0).permutation(len(SAMPLES))
-    mixed = encoder.encode([SAMPLES[i] for i in order], batch_tokens)
+    small = encoder.copy()
+    small.budget.tokens = batch_tokens
+    mixed = small.encode([SAMPLES[i] for i in order])
     np.testing.assert_allclose(mixed, alone[order], atol=1e-5)
 
 
@@ -99,7 +101,8 @@ def test_no_samples_give_an_empty_matrix(encoder: InfluenceEncoder) -> None:
 
 def test_forward_agrees_with_encode_and_has_gradients(folder: Path) -> None:
     encoder = InfluenceEncoder.load(folder, 48, "float32")
-    vectors = encoder.forward(SAMPLES, batch_tokens=60)
+    encoder.budget.tokens = 60
+    vectors = encoder.forward(SAMPLES)
     np.testing.assert_allclose(vectors.detach().numpy(), encoder.encode(SAMPLES), atol=1e-5)
     vectors[0, 0].backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in encoder.model.parameters())
