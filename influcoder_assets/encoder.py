@@ -163,9 +163,8 @@ def _block(task: Task, split: str) -> Block:
 def _training_set(task: Task, split: str) -> TrainingSet:
     frozen = DistillationSet.load(task.folder("distillation_set"))
     features = frozen.unit_features(task.settings.distillation.influence)
-    samples = frozen.query_part(split).samples, frozen.candidate_part(split).samples
-    chosen = [(side["split"] == split).to_numpy() for side in (frozen.queries, frozen.candidates)]
-    return TrainingSet(*samples, *(each[rows] for each, rows in zip(features, chosen, strict=True)))
+    own = (each[rows] for each, rows in zip(features, frozen.rows(split), strict=True))
+    return TrainingSet(*frozen.samples(split), *own)
 
 
 def training_seeds(settings: EncoderSettings) -> tuple[int, ...]:

@@ -34,13 +34,8 @@ class Block:
     @classmethod
     def of(cls, frozen: DistillationSet, influence: np.ndarray, split: str) -> "Block":
         """The block of one split; `influence` covers the whole distillation set."""
-        rows = (frozen.queries["split"] == split).to_numpy()
-        columns = (frozen.candidates["split"] == split).to_numpy()
-        return cls(
-            frozen.query_part(split).samples,
-            frozen.candidate_part(split).samples,
-            np.ascontiguousarray(influence[np.ix_(rows, columns)]),
-        )
+        own = np.ascontiguousarray(influence[np.ix_(*frozen.rows(split))])
+        return cls(*frozen.samples(split), own)
 
     def fidelity(self, predicted: np.ndarray) -> Fidelity:
         """Fidelity of predicted scores (Q, N) on this block."""

@@ -17,14 +17,6 @@ _LEAST = {"train": 4, "validation": 2, "test": 2}
 
 
 @dataclass(frozen=True)
-class Part:
-    """Samples of one split, with their unit features (n, D) float32, uncentred."""
-
-    samples: list[Sample]
-    features: np.ndarray
-
-
-@dataclass(frozen=True)
 class DistillationSet:
     """Queries and candidates as frames with a `split` column; features (n, D) float16 beside them.
 
@@ -73,13 +65,18 @@ class DistillationSet:
         mean = rankings.centring_mean(candidate_features[train])
         return cls(queries, candidates, query_features, candidate_features, mean)
 
-    def query_part(self, split: str) -> Part:
-        """Queries of one split."""
-        return _part(self.queries, self.query_features, split)
+    def rows(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """Rows (q,) and (n,) int64 of the queries and candidates of one split."""
+        queries, candidates = (
+            np.flatnonzero((frame["split"] == split).to_numpy())
+            for frame in (self.queries, self.candidates)
+        )
+        return queries, candidates
 
-    def candidate_part(self, split: str) -> Part:
-        """Candidates of one split."""
-        return _part(self.candidates, self.candidate_features, split)
+    def samples(self, split: str) -> tuple[list[Sample], list[Sample]]:
+        """Queries and candidates of one split, in the order of its rows."""
+        queries, candidates = self.rows(split)
+        return to_samples(self.queries[queries]), to_samples(self.candidates[candidates])
 
     def save(self, folder: Path) -> None:
         """Write the set's files into a folder."""
@@ -158,8 +155,3 @@ def _remedy(name: str, none: bool) -> str:
             ' FROM quarantine GROUP BY reason"'
         )
     return "raise distillation.candidates_per_shard, or add samples with new prompts"
-
-
-def _part(frame: pl.DataFrame, features: np.ndarray, split: str) -> Part:
-    chosen = (frame["split"] == split).to_numpy()
-    return Part(to_samples(frame.filter(chosen)), features[chosen].astype(np.float32))

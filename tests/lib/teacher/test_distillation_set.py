@@ -127,15 +127,17 @@ def test_raw_influence_is_the_plain_cosine_and_centred_has_the_mean_taken_out():
     assert frozen.influence("raw").mean() > 0.3 > abs(frozen.influence("centred").mean())
 
 
-def test_parts_hold_their_split_alone_and_counts_count_them():
+def test_samples_are_those_of_their_split_alone_and_counts_count_them():
     frozen = freeze()
     counts = frozen.counts()
     for split in ("train", "validation", "test"):
-        part = frozen.candidate_part(split)
-        assert len(part.samples) == len(part.features) == counts[f"{split}_candidates"]
-        assert {rankings.split_of(s.prompt, 0, 0.2, 0.2) for s in part.samples} == {split}
-        assert part.features.dtype == np.float32
-        assert len(frozen.query_part(split).samples) == counts[f"{split}_queries"]
+        queries, candidates = frozen.samples(split)
+        assert len(queries) == counts[f"{split}_queries"]
+        assert len(candidates) == counts[f"{split}_candidates"]
+        assert {rankings.split_of(s.prompt, 0, 0.2, 0.2) for s in candidates} == {split}
+        sides = (queries, frozen.queries), (candidates, frozen.candidates)
+        for rows, (samples, frame) in zip(frozen.rows(split), sides, strict=True):
+            assert frame["sample_id"][rows].to_list() == [each.sample_id for each in samples]
     assert sum(counts.values()) == len(frozen.queries) + len(frozen.candidates)
 
 
