@@ -5,7 +5,7 @@ import functools
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,10 @@ from influcoder_assets.maker import Task, asset_maker
 from influcoder_assets.settings_models import WarmupAdapter
 from influcoder_lib import fingerprint
 from influcoder_lib.budget import gradient_tokens
-from influcoder_lib.evaluation.held_out import labelled_draw
-from influcoder_lib.samples import SAMPLE_SCHEMA, read_sample_blocks, to_samples
+from influcoder_lib.samples import read_sample_blocks, to_samples
 from influcoder_lib.tables import load_table
 from influcoder_lib.teacher import rankings
-from influcoder_lib.teacher.collection import Collected, collect, draw, share_out
+from influcoder_lib.teacher.collection import Collected, collect, draw_rows, share_out
 from influcoder_lib.teacher.distillation_set import DistillationSet
 from influcoder_lib.teacher.engine import TeacherSettings, open_teacher, warm_up_target
 from influcoder_lib.teacher.gradients import GradientFeatures
@@ -91,8 +90,7 @@ def target_adapter(task: Task) -> None:
 
 def _warm_up(task: Task, adapter: WarmupAdapter) -> None:
     workspace = task.workspace
-    shards = [task.file("corpus", "samples.parquet", shard) for shard in task.each("corpus")]
-    drawn = to_samples(_drawn(shards, adapter.samples, adapter.seed))
+    drawn = to_samples(draw_rows(_corpus_blocks(task), adapter.samples, adapter.seed))
     settings = WarmupSettings(**adapter.model_dump(exclude={"source", "samples"}))
     teacher = teacher_settings(task.settings, None)
     with tempfile.TemporaryDirectory() as folder:
@@ -111,16 +109,10 @@ def _warm_up(task: Task, adapter: WarmupAdapter) -> None:
     task.draft.summary |= {"samples": len(drawn), "steps": last.steps}
 
 
-def _drawn(shards: Sequence[Path], count: int, seed: int) -> pl.DataFrame:
-    """The draw of so many samples from all of these shards, without holding them at once."""
-    drawn = pl.DataFrame(schema=SAMPLE_SCHEMA)
-    for shard in shards:
-        for samples in read_sample_blocks(shard):
-            together = pl.concat([drawn, samples]).unique(
-                "sample_id", keep="first", maintain_order=True
-            )
-            drawn = together[draw(together["sample_id"].to_list(), count, seed)]
-    return drawn
+def _corpus_blocks(task: Task) -> Iterator[pl.DataFrame]:
+    """The samples of every shard, block by block."""
+    for shard in task.each("corpus"):
+        yield from read_sample_blocks(task.file("corpus", "samples.parquet", shard))
 
 
 @asset_maker(
@@ -140,7 +132,8 @@ def gradient_projections(task: Task) -> None:
     """Uncentred gradient features of the candidates drawn from one shard."""
     distillation = task.settings.distillation
     count, seed = distillation.candidates_per_shard, distillation.seed
-    drawn = _drawn([task.file("corpus", "samples.parquet", task.shard_name)], count, seed)
+    samples = read_sample_blocks(task.file("corpus", "samples.parquet", task.shard_name))
+    drawn = draw_rows(samples, count, seed)
     found = _features(task, drawn)
     kept = drawn.filter(~pl.col("sample_id").is_in(list(found.unusable)))
     kept.select(_CANDIDATE_COLUMNS).write_parquet(task.out("candidates.parquet"))
@@ -224,13 +217,9 @@ def _shared_out(task: Task, shards: Sequence[str]) -> tuple[pl.DataFrame, np.nda
 def _labelled(task: Task, frozen: DistillationSet) -> pl.DataFrame:
     """A draw of labelled samples that no encoder is trained on, without holding all at once."""
     trained_on = frozen.candidates.filter(pl.col("split") == "train")["sample_id"].implode()
-    drawn = pl.DataFrame(schema=SAMPLE_SCHEMA).select(_CANDIDATE_COLUMNS)
-    for shard in task.each("corpus"):
-        for samples in read_sample_blocks(task.file("corpus", "samples.parquet", shard)):
-            free = samples.filter(~pl.col("sample_id").is_in(trained_on))
-            both = pl.concat([drawn, free.select(_CANDIDATE_COLUMNS)])
-            drawn = labelled_draw(both, _LABELLED)
-    return drawn
+    is_free = pl.col("label").is_not_null() & ~pl.col("sample_id").is_in(trained_on)
+    labelled = (block.filter(is_free) for block in _corpus_blocks(task))
+    return draw_rows(labelled, _LABELLED, seed=0).select(_CANDIDATE_COLUMNS)
 
 
 @asset_maker(

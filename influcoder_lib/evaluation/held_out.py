@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import polars as pl
 
-from influcoder_lib import fingerprint, metrics
+from influcoder_lib import metrics
 from influcoder_lib.evaluation.baselines import bm25, encoder, length, surface
 from influcoder_lib.evaluation.baselines.base import Baseline
 from influcoder_lib.evaluation.comparison import (
@@ -115,11 +114,3 @@ def teacher_predictors(
         Predictor(f"teacher, {kind}", [frozen.influence(kind)[np.ix_(rows, columns)]])
         for kind in ("centred", "raw")
     ]
-
-
-def labelled_draw(samples: pl.DataFrame, count: int) -> pl.DataFrame:
-    """At most `count` labelled samples, each content once, with the lowest hash of their id."""
-    labelled = samples.filter(pl.col("label").is_not_null()).unique("sample_id", keep="first")
-    keys = [fingerprint.draw_key(0, each) for each in labelled["sample_id"]]
-    order = sorted(range(len(keys)), key=keys.__getitem__)[:count]
-    return labelled[order]

@@ -2,14 +2,15 @@
 
 import heapq
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 
 from influcoder_lib import fingerprint, memory
 from influcoder_lib.rows import RowStore
-from influcoder_lib.samples import Sample
+from influcoder_lib.samples import SAMPLE_SCHEMA, Sample
 from influcoder_lib.teacher.gradients import GradientFeatures
 
 
@@ -35,6 +36,16 @@ def draw(sample_ids: Sequence[str], count: int, seed: int) -> list[int]:
     """
     keys = [(fingerprint.draw_key(seed, each), each) for each in sample_ids]
     return sorted(range(len(keys)), key=keys.__getitem__)[:count]
+
+
+def draw_rows(blocks: Iterable[pl.DataFrame], count: int, seed: int) -> pl.DataFrame:
+    """The `draw` from all blocks of sample tables, each content once, lowest hash first; no more
+    than a block and the draw are held."""
+    drawn = pl.DataFrame(schema=SAMPLE_SCHEMA)
+    for block in blocks:
+        distinct = pl.concat([drawn, block]).unique("sample_id", keep="first", maintain_order=True)
+        drawn = distinct[draw(distinct["sample_id"].to_list(), count, seed)]
+    return drawn
 
 
 def share_out(drawn: Sequence[Sequence[str]], count: int, seed: int) -> list[int]:

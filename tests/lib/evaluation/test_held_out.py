@@ -1,14 +1,9 @@
 """Who is in the comparison: every cheap predictor that can be had, the encoder with and without."""
 
-from itertools import pairwise
-
 import numpy as np
-import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from influcoder_lib.evaluation.held_out import Block, Contenders, labelled_draw
+from influcoder_lib.evaluation.held_out import Block, Contenders
 from influcoder_lib.fingerprint import sample_id
 from influcoder_lib.samples import Sample
 
@@ -55,23 +50,3 @@ def test_influence_alone_stands_before_the_encoder_that_decisions_use():
 
 def test_one_query_is_too_little_for_a_surface_map():
     assert "surface map" not in names(1, False, 0.0)
-
-
-@given(
-    rows=st.lists(st.tuples(st.integers(0, 30), st.sampled_from(["unsafe", "benign", None]))),
-    cuts=st.lists(st.integers(0, 40), max_size=4),
-    count=st.integers(0, 12),
-)
-def test_labelled_samples_drawn_block_by_block_are_those_drawn_from_all(rows, cuts, count):
-    """So that a corpus need not be in memory."""
-    samples = pl.DataFrame(
-        [(f"{number:032x}", label) for number, label in rows],
-        schema={"sample_id": pl.String, "label": pl.String},
-        orient="row",
-    )
-    bounds = [0, *sorted(cuts), len(samples)]
-    drawn = samples.clear()
-    for start, end in pairwise(bounds):
-        drawn = labelled_draw(pl.concat([drawn, samples[start : max(start, end)]]), count)
-    assert drawn.equals(labelled_draw(samples, count))
-    assert len(drawn) == min(count, samples.drop_nulls()["sample_id"].n_unique())

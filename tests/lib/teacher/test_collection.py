@@ -1,8 +1,10 @@
 """The draw of candidates, and features that a killed run leaves for the next one."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from hypothesis import given
@@ -12,9 +14,9 @@ from influcoder_lib import fingerprint
 from influcoder_lib.errors import ModelError
 from influcoder_lib.models import load_target
 from influcoder_lib.rows import RowStore
-from influcoder_lib.samples import Sample
+from influcoder_lib.samples import SAMPLE_SCHEMA, Sample
 from influcoder_lib.teacher.adapters import fresh_adapter
-from influcoder_lib.teacher.collection import collect, draw, share_out
+from influcoder_lib.teacher.collection import collect, draw, draw_rows, share_out
 from influcoder_lib.teacher.gradients import GradientFeatures
 from influcoder_lib.teacher.sketch import CountSketch
 from tests.tiny import tiny_target
@@ -90,6 +92,27 @@ def test_more_candidates_only_add_to_fewer_and_the_seed_decides():
     assert draw(sample_ids, 3, 0) == draw(sample_ids, 7, 0)[:3]
     assert draw(sample_ids, 7, 0) != draw(sample_ids, 7, 1)
     assert sorted(draw(sample_ids, 99, 0)) == list(range(len(SAMPLES)))
+
+
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 30), st.sampled_from(["unsafe", "benign", None]))),
+    cuts=st.lists(st.integers(0, 40), max_size=4),
+    count=st.integers(0, 12),
+    seed=st.integers(0, 3),
+)
+def test_rows_drawn_block_by_block_are_the_lowest_hashes_of_all(rows, cuts, count, seed):
+    """So that a corpus need not be in memory."""
+    given_rows = [{"sample_id": f"{number:032x}", "label": label} for number, label in rows]
+    samples = pl.DataFrame(given_rows, SAMPLE_SCHEMA)
+    bounds = [0, *sorted(cuts), len(samples)]
+    blocks = (samples[start : max(start, end)] for start, end in pairwise(bounds))
+    labels: dict[str, str | None] = {}
+    for row in given_rows:
+        labels.setdefault(row["sample_id"], row["label"])
+    chosen = sorted(labels, key=lambda each: fingerprint.draw_key(seed, each))[:count]
+    drawn = draw_rows(blocks, count, seed)
+    assert drawn.schema == SAMPLE_SCHEMA
+    assert drawn.select("sample_id", "label").rows() == [(each, labels[each]) for each in chosen]
 
 
 def test_features_are_in_the_order_of_the_samples(engine, tmp_path):
