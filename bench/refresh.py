@@ -18,7 +18,7 @@ import yaml
 
 from bench import measure
 from bench.measure import Figure
-from influcoder_assets.maker import MAKERS, Task
+from influcoder_assets.maker import Task, makers
 from influcoder_assets.survey import Survey
 from influcoder_assets.workspace import Workspace
 from tests.assets import tiny_home
@@ -120,9 +120,9 @@ def refreshed(home: Path) -> dict[str, float]:
     """Seconds of one refresh, in all and by part: looking at the home, what is made of shards, what
     is merged from them, and the rest, which is mostly Dagster's."""
     spent = {"all": 0.0, "looking": 0.0, "shards": 0.0, "merged": 0.0}
-    for name, maker in list(MAKERS.items()):
+    for name, maker in list(makers().items()):
         part = "shards" if maker.node.sharded else "merged"
-        MAKERS[name] = dataclasses.replace(maker, make=_timed(maker.make, spent, part))
+        makers()[name] = dataclasses.replace(maker, make=_timed(maker.make, spent, part))
     look = Survey.of
     Survey.of = _timed(look, spent, "looking")  # type: ignore[method-assign]
     try:

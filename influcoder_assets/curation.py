@@ -11,7 +11,7 @@ import polars as pl
 from influcoder_assets.champion import calibration_set, champion_vectors
 from influcoder_assets.config import Settings
 from influcoder_assets.corpus import read_reference, reference_settings
-from influcoder_assets.maker import MAKERS, Task, asset_maker
+from influcoder_assets.maker import Task, asset_maker, makers
 from influcoder_lib.curation import index
 from influcoder_lib.curation.decisions import decide, read_overrides
 from influcoder_lib.curation.rules import Rule, RuleSettings, calibrate, read_rules
@@ -195,7 +195,8 @@ def _scored_before(task: Task) -> pl.DataFrame:
     before = store.current("influence_scores", task.shard)
     fixed = ("query_embeddings", "calibration_scores", "champion_encoder")
     empty = pl.DataFrame(schema={"sample_id": pl.String})
-    if before is None or before.recipe.code_version != MAKERS["influence_scores"].node.code_version:
+    program = makers()["influence_scores"].node.code_version
+    if before is None or before.recipe.code_version != program:
         return empty
     if any(before.recipe.inputs.get(n) != task.input(n).fingerprint for n in fixed):
         return empty

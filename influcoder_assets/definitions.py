@@ -4,17 +4,8 @@ import warnings
 
 import dagster as dg
 
-from influcoder_assets import (
-    champion,
-    checks,
-    corpus,
-    curation,
-    encoder,
-    events,
-    reporting,
-    teacher,
-)
-from influcoder_assets.maker import MAKERS, Maker, nodes
+from influcoder_assets import checks, events, refresh
+from influcoder_assets.maker import Maker, makers, nodes
 from influcoder_assets.resources import HandRun, HomeResource, resources_of
 from influcoder_assets.survey import Survey
 from influcoder_lib.errors import InflucoderError
@@ -22,16 +13,11 @@ from influcoder_lib.errors import InflucoderError
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
 warnings.filterwarnings("ignore", category=dg.PreviewWarning)
 
-# Importing the modules above is what declares the assets; the refresh job is built from them.
-from influcoder_assets import refresh  # noqa: E402
-
-MODULES = (corpus, teacher, encoder, champion, curation, reporting)
-
 
 def build_defs(home: HomeResource | None = None) -> dg.Definitions:
     """All definitions over one home; without one, DAGSTER_HOME decides when a run starts."""
     return dg.Definitions(
-        assets=[refresh.refresh_plan, *(_asset(MAKERS[node.name]) for node in nodes())],
+        assets=[refresh.refresh_plan, *(_asset(makers()[node.name]) for node in nodes())],
         jobs=[refresh.refresh_job, refresh.redistill_job],
         sensors=[refresh.shard_sensor, refresh.refresh_sensor],
         schedules=[refresh.daily_refresh],

@@ -51,7 +51,7 @@ def start(
         shard: task.remote(
             workspace.home,
             workspace.settings,
-            facts.about(shard, maker.MAKERS),
+            facts.about(shard, maker.makers()),
             asset,
             shard,
             run_id,
@@ -95,9 +95,6 @@ def make_at(
 ) -> _Made:
     """Make one artifact in another process, by the settings that the facts were gathered with, and
     with as many threads: sums depend on their number."""
-    # A new process knows no asset before the modules that declare them are imported.
-    from influcoder_assets import definitions  # noqa: F401
-
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     models.use_threads(threads)
     manifest, task = maker.make(Workspace(home, settings), facts, asset, shard, run_id)

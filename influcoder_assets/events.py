@@ -7,7 +7,7 @@ import dagster as dg
 
 from influcoder_assets import checks, maker
 from influcoder_assets.engine import Making
-from influcoder_assets.maker import MAKERS, Task
+from influcoder_assets.maker import Task, makers
 from influcoder_assets.survey import Survey
 from influcoder_lib.errors import InflucoderError
 from influcoder_lib.quality import Finding
@@ -109,7 +109,7 @@ def _version_tags(manifest: Manifest, instance: dg.DagsterInstance) -> dict[str,
     These are the tags that Dagster itself writes for an asset it runs; with them, the UI shows
     what is out of date. A sharded input has a version a shard, so there the event decides.
     """
-    node = MAKERS[manifest.asset].node
+    node = makers()[manifest.asset].node
     tags = {_DATA_VERSION: manifest.fingerprint, _CODE_VERSION: node.code_version}
     for name in node.inputs:
         latest = instance.fetch_materializations(dg.AssetKey(name), limit=1).records

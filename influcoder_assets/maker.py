@@ -1,10 +1,12 @@
 """What an asset is here: a node of the graph, and the function that makes one artifact of it.
 
-The functions are written once, in `corpus`, `teacher`, `encoder` and `curation`, and decorated with
+The functions are written once, in the modules that `_DECLARED_IN` names, and decorated with
 `asset_maker`. The assets that Dagster shows and the steps of the refresh job both run them through
 `make`, so a click in the UI and the schedule do exactly the same.
 """
 
+import functools
+import importlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +24,7 @@ from influcoder_lib.store import Draft, Manifest, Recipe
 log = logging.getLogger("influcoder_assets")
 
 _SOURCE = "source:"
+_DECLARED_IN = ("corpus", "teacher", "encoder", "champion", "curation", "reporting")
 
 SettingsOf = Callable[[Settings], Mapping[str, Any]]
 
@@ -102,7 +105,18 @@ class Task:
         log.info("%s: %s", self.label, message)
 
 
-MAKERS: dict[str, Maker] = {}
+_DECLARED: dict[str, Maker] = {}
+
+
+@functools.cache
+def makers() -> dict[str, Maker]:
+    """All assets, by name. The modules that declare them import this one, so they are imported when
+    it is first asked for; the order is theirs, whichever of them was imported before."""
+    modules = [f"influcoder_assets.{module}" for module in _DECLARED_IN]
+    for module in modules:
+        importlib.import_module(module)
+    declared = _DECLARED.items()
+    return dict(sorted(declared, key=lambda each: modules.index(each[1].make.__module__)))
 
 
 def asset_maker(
@@ -120,7 +134,7 @@ def asset_maker(
 
     def register(make: Callable[[Task], None]) -> Callable[[Task], None]:
         node = Node(make.__name__, sharded, inputs, sources, code_version, frozen)
-        MAKERS[node.name] = Maker(node, group, frozenset(kinds), settings, make)
+        _DECLARED[node.name] = Maker(node, group, frozenset(kinds), settings, make)
         return make
 
     return register
@@ -128,12 +142,12 @@ def asset_maker(
 
 def nodes() -> list[Node]:
     """All nodes, inputs first."""
-    return refresh.in_order([maker.node for maker in MAKERS.values()])
+    return refresh.in_order([maker.node for maker in makers().values()])
 
 
 def current_facts(workspace: Workspace) -> Facts:
     """What is true now for all assets."""
-    settings = {name: dict(m.settings(workspace.settings)) for name, m in MAKERS.items()}
+    settings = {name: dict(m.settings(workspace.settings)) for name, m in makers().items()}
     return workspace.facts(nodes(), settings)
 
 
@@ -167,7 +181,7 @@ def make(
             plan does not ask for the same again; but not a StoreError: what is stored, the disk and
             the registry are mended without any change to what the artifact is made from.
     """
-    maker = MAKERS[asset]
+    maker = makers()[asset]
     recipe = recipe_of(asset, shard, facts)
     label = refresh.label((asset, shard))
     store = workspace.store
@@ -210,7 +224,7 @@ def taken(
 
 def recipe_of(asset: str, shard: str | None, facts: Facts) -> Recipe:
     """The current recipe of one artifact."""
-    return refresh.recipe(MAKERS[asset].node, shard, {n.name: n for n in nodes()}, facts)
+    return refresh.recipe(makers()[asset].node, shard, {n.name: n for n in nodes()}, facts)
 
 
 def _afterwards(task: Task, manifest: Manifest) -> Facts:
@@ -229,7 +243,7 @@ def moved_sources(workspace: Workspace, facts: Facts, asset: str, shard: str | N
     """The sources of an artifact that are no longer what the facts say."""
     return [
         name
-        for name in MAKERS[asset].node.sources
+        for name in makers()[asset].node.sources
         if look_at(workspace, name, shard) != facts.source(name, shard)
     ]
 

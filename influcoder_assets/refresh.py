@@ -18,7 +18,7 @@ import dagster as dg
 from influcoder_assets import events
 from influcoder_assets.engine import Making
 from influcoder_assets.lock import is_running, report_the_dead, report_the_dead_by_hand
-from influcoder_assets.maker import MAKERS, nodes, told
+from influcoder_assets.maker import makers, nodes, told
 from influcoder_assets.resources import HandRun, HomeResource, RefreshRun
 from influcoder_assets.survey import Survey
 from influcoder_assets.workspace import Workspace
@@ -86,7 +86,7 @@ def _making_op(
         name=name,
         ins={"before": dg.In(dg.Nothing)},
         out=dg.Out(dg.Nothing),
-        description=f"{verb} {asset}: {MAKERS[asset].description}",
+        description=f"{verb} {asset}: {makers()[asset].description}",
     )
     def make_due(context: dg.OpExecutionContext, run: RefreshRun) -> None:
         try:
@@ -190,7 +190,7 @@ def _ask(instance: dg.DagsterInstance, home: HomeResource) -> dg.SensorResult | 
     """A run of the refresh job if something is to be made and no run is at it, else why not."""
     try:
         workspace = home.open()
-        report_the_dead_by_hand(instance, workspace, (events.PLAN, *MAKERS))
+        report_the_dead_by_hand(instance, workspace, (events.PLAN, *makers()))
         if is_running(instance, workspace, (JOB, REDISTILL)):
             return dg.SkipReason("a refresh is running")
         follow_shards(instance, workspace)
@@ -235,7 +235,7 @@ def shard_sensor(context: dg.SensorEvaluationContext, home: HomeResource) -> dg.
     try:
         workspace = home.open()
         report_the_dead(context.instance, workspace, (JOB, REDISTILL))
-        report_the_dead_by_hand(context.instance, workspace, (events.PLAN, *MAKERS))
+        report_the_dead_by_hand(context.instance, workspace, (events.PLAN, *makers()))
         follow_shards(context.instance, workspace)
     except InflucoderError as error:
         return dg.SkipReason(str(error))

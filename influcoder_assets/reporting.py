@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from influcoder_assets.config import Settings
-from influcoder_assets.maker import MAKERS, Task, asset_maker
+from influcoder_assets.maker import Task, asset_maker, makers
 from influcoder_lib import refresh
 from influcoder_lib.curation.rules import read_rules
 from influcoder_lib.errors import DataError, StoreError
@@ -89,7 +89,7 @@ def _decided_alike(task: Task) -> dict[str, Manifest]:
     """
     made = {shard: task.input("filtered_dataset", shard) for shard in task.each("filtered_dataset")}
     rules = task.input("decision_rule").fingerprint
-    program = MAKERS["filtered_dataset"].node.code_version
+    program = makers()["filtered_dataset"].node.code_version
     alike = {
         shard: manifest
         for shard, manifest in made.items()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from influcoder_assets import engine, maker
 from influcoder_assets.engine import Making
-from influcoder_assets.maker import MAKERS, Task, nodes
+from influcoder_assets.maker import Task, makers, nodes
 from influcoder_assets.workspace import Workspace
 from influcoder_lib import refresh
 from influcoder_lib.errors import DataError
@@ -47,7 +47,7 @@ class Survey:
         if not any(step.asset == asset for step in self.steps):
             return []
         order = nodes()
-        upto = order[: order.index(MAKERS[asset].node) + 1]
+        upto = order[: order.index(makers()[asset].node) + 1]
         looked_at = {node.name for node in upto}
         later = [step for step in self.steps if step.asset not in looked_at]
         self.steps = refresh.plan(upto, self.facts, self.unmade) + later
@@ -55,7 +55,7 @@ class Survey:
 
     def thawed(self, asset: str) -> list[Step]:
         """What would be made of a frozen asset if it were none, or what is due of it as it is."""
-        step = refresh.thaw(MAKERS[asset].node, nodes(), self.facts)
+        step = refresh.thaw(makers()[asset].node, nodes(), self.facts)
         return [step] if step else self.due(asset)
 
     def start(self, asset: str, shards: Sequence[str | None], run_id: str) -> Making:

@@ -26,7 +26,6 @@ def export(
 ) -> None:
     """Write the filtered dataset, with dropped rows and reasons, for `datasets.load_dataset`."""
     with errors():
-        from influcoder_assets.definitions import defs  # noqa: F401
         from influcoder_assets.survey import Survey
         from influcoder_assets.workspace import Workspace
         from influcoder_lib.export.dataset import export_dataset

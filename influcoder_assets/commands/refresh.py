@@ -93,7 +93,6 @@ def redistill(home: HomeOption = None) -> None:
     with errors():
         place = find_home(home)
         os.environ.update(environment(place))
-        from influcoder_assets.definitions import defs  # noqa: F401
         from influcoder_assets.driver import refresh_home
         from influcoder_assets.refresh import redistill_job
         from influcoder_assets.workspace import Workspace
@@ -137,7 +136,6 @@ def rollback(
     """Use an earlier encoder again: move the registry's alias. `influcoder run` follows it."""
     with errors():
         from influcoder_assets.champion import version_before
-        from influcoder_assets.definitions import defs  # noqa: F401
         from influcoder_assets.maker import current_plan
         from influcoder_assets.workspace import Workspace
 
@@ -161,7 +159,6 @@ def plan(
 ) -> None:
     """What is out of date, and why. JSON: a list of {asset, shard, reason}."""
     with errors():
-        from influcoder_assets.definitions import defs  # noqa: F401
         from influcoder_assets.survey import Survey
         from influcoder_assets.workspace import Workspace
         from influcoder_lib import refresh
@@ -197,7 +194,6 @@ def _verify(workspace: "Workspace") -> list[str]:
 
 def _refresh(home: Path) -> None:
     os.environ.update(environment(home))
-    from influcoder_assets.definitions import defs  # noqa: F401
     from influcoder_assets.driver import expected_cost, refresh_home, summary
     from influcoder_assets.survey import Survey
     from influcoder_assets.workspace import Workspace

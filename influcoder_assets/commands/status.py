@@ -18,7 +18,6 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     with errors():
         from influcoder_assets.commands.standing import look
         from influcoder_assets.commands.status_lines import print_status
-        from influcoder_assets.definitions import defs  # noqa: F401
         from influcoder_assets.workspace import Workspace
         from influcoder_lib import refresh
 

@@ -177,7 +177,7 @@ def backward(
 def _pad(spans: Sequence[Span]) -> tuple[Tensor, Tensor]:
     """Right-padded ids and targets (-1 outside the loss), each (n, longest)."""
     longest = max(len(span.ids) for span in spans)
-    # Nothing comes of what padding says, and the tokenizer's own may be no row of the model's table.
+    # What padding says changes nothing, and the tokenizer's own may be no row of the model's table.
     ids = torch.zeros(len(spans), longest, dtype=torch.int64)
     targets = torch.full((len(spans), longest), -1)
     for row, span in enumerate(spans):

@@ -52,14 +52,14 @@ def interrupt(
     patch: pytest.MonkeyPatch, asset: str, shard: str | None, do: Callable[[], None]
 ) -> None:
     """Do something just after the maker of an artifact has done its work."""
-    whole = maker.MAKERS[asset]
+    whole = maker.makers()[asset]
 
     def interrupted(task: maker.Task) -> None:
         whole.make(task)
         if task.shard == shard:
             do()
 
-    patch.setitem(maker.MAKERS, asset, dataclasses.replace(whole, make=interrupted))
+    patch.setitem(maker.makers(), asset, dataclasses.replace(whole, make=interrupted))
 
 
 def tick(home: Path, instance: dg.DagsterInstance) -> dg.SensorResult | dg.SkipReason:

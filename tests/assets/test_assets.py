@@ -1,6 +1,8 @@
 """The code location: every asset made by itself as a click in the UI does, and what there is."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 
 from influcoder_assets import checks
 from influcoder_assets.definitions import build_defs, defs
-from influcoder_assets.maker import MAKERS, nodes
+from influcoder_assets.maker import makers, nodes
 from influcoder_assets.refresh import daily_refresh, refresh_sensor, shard_sensor
 from influcoder_assets.resources import HomeResource
 from influcoder_assets.workspace import Workspace
@@ -162,6 +164,17 @@ def test_the_graph_is_the_one_that_was_drawn():
     assert found == GRAPH
 
 
+@pytest.mark.parametrize("first", ["maker", "curation"])
+def test_whatever_is_imported_first_there_is_every_asset_in_the_same_order(first):
+    code = (
+        f"import influcoder_assets.{first};"
+        "from influcoder_assets.maker import nodes;"
+        "print(*(node.name for node in nodes()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [node.name for node in nodes()]
+
+
 def test_every_asset_says_what_it_is_and_which_code_made_it():
     for spec in defs.resolve_all_asset_specs():
         assert spec.description, spec.key
@@ -193,7 +206,7 @@ def test_jobs_sensors_and_schedules():
 def test_the_refresh_job_has_a_step_for_every_asset_inputs_first():
     steps = [each.name for each in defs.resolve_job_def("refresh").graph.nodes_in_topological_order]
     own = [name.removeprefix("refresh_") for name in steps if name.startswith("refresh_")]
-    assert set(own) == set(MAKERS)
+    assert set(own) == set(makers())
     for name, (_, _, upstream) in GRAPH.items():
         assert all(own.index(each) < own.index(name) for each in upstream)
 

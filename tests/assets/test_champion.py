@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from influcoder_assets import champion
-from influcoder_assets.maker import MAKERS
+from influcoder_assets.maker import makers
 from influcoder_assets.refresh import redistill_job
 from influcoder_assets.registry import ALIAS
 from influcoder_assets.workspace import Workspace
@@ -200,7 +200,7 @@ def test_another_name_for_the_registered_model_makes_nothing_anew(new_home, chan
     change_settings(new_home, "encoder.registered_model", "mine")
     workspace = Workspace.open(new_home)
     assert workspace.registry.model == "mine"
-    shaping = MAKERS["influence_encoder"].settings(workspace.settings)
+    shaping = makers()["influence_encoder"].settings(workspace.settings)
     assert "registered_model" not in shaping
 
 

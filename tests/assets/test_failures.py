@@ -196,13 +196,13 @@ def test_dagster_s_records_that_cannot_be_opened_are_named(refreshed_home, broke
 KILLED = """
 import dataclasses, os, signal, sys
 from pathlib import Path
-from influcoder_assets import definitions, driver, maker
-whole = maker.MAKERS[sys.argv[2]]
+from influcoder_assets import driver, maker
+whole = maker.makers()[sys.argv[2]]
 def dies(task):
     if task.shard == sys.argv[3]:
         os.kill(os.getpid(), signal.SIGKILL)
     whole.make(task)
-maker.MAKERS[sys.argv[2]] = dataclasses.replace(whole, make=dies)
+maker.makers()[sys.argv[2]] = dataclasses.replace(whole, make=dies)
 driver.refresh_home(Path(sys.argv[1]))
 """
 

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from influcoder_assets import checks
-from influcoder_assets.maker import MAKERS
+from influcoder_assets.maker import makers
 from influcoder_assets.workspace import Workspace
 from influcoder_lib import fingerprint
 from influcoder_lib.curation.rules import read_rules
@@ -41,7 +41,7 @@ def workspace(done: Done) -> Workspace:
 def test_one_refresh_makes_every_asset_of_every_shard(done, workspace):
     assert done.first.failures == []
     assert done.first.run.status == dg.DagsterRunStatus.SUCCESS
-    assert done.first.made == everywhere(*MAKERS)
+    assert done.first.made == everywhere(*makers())
     assert len(done.first.materialized) == len(done.first.made)
     for asset, shard in done.first.made:
         assert workspace.store.require(asset, shard).run_id == done.first.run.run_id

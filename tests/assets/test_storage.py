@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from influcoder_assets.maker import makers
 from influcoder_assets.workspace import Workspace
 from influcoder_lib.audit.catalog import Catalog
 from influcoder_lib.errors import SettingsError, StoreError
@@ -77,13 +78,13 @@ def own(refreshed: tuple[Path, Place, Refreshed], tmp_path: Path, bucket: Place)
 
 def in_force(home: Path) -> dict[Key, Manifest]:
     store = Workspace.open(home).store
-    return {key: store.require(*key) for key in tiny_home.everywhere(*tiny_home.MAKERS)}
+    return {key: store.require(*key) for key in tiny_home.everywhere(*makers())}
 
 
 def test_a_run_at_a_location_makes_what_a_run_without_one_makes(refreshed, done: Done):
     home, _, first = refreshed
     assert first.failures == []
-    assert first.made == tiny_home.everywhere(*tiny_home.MAKERS)
+    assert first.made == tiny_home.everywhere(*makers())
     assert plan(home) == []
     here, there = in_force(done.home), in_force(home)
     for key in tiny_home.everywhere("corpus", "behavior_queries", "gradient_projections"):

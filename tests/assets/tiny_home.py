@@ -23,7 +23,7 @@ from influcoder_assets import maker
 from influcoder_assets.definitions import build_defs
 from influcoder_assets.driver import refresh_home
 from influcoder_assets.events import PLAN
-from influcoder_assets.maker import MAKERS, Task, current_facts, current_plan
+from influcoder_assets.maker import Task, current_facts, current_plan, makers
 from influcoder_assets.refresh import refresh_job
 from influcoder_assets.resources import HomeResource
 from influcoder_assets.workspace import Workspace
@@ -43,7 +43,7 @@ _COLORS = ("red", "green", "blue")
 _ANIMALS = ("cat", "dog", "bird")
 _VERBS = ("runs", "sings", "sleeps")
 
-SHARDED = {name for name, maker in MAKERS.items() if maker.node.sharded}
+SHARDED = {name for name, maker in makers().items() if maker.node.sharded}
 A_SHARD = {
     "corpus",
     "gradient_projections",
