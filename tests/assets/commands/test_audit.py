@@ -245,7 +245,7 @@ def test_sql_does_not_write(done: Done):
 
 
 def test_the_queries_of_the_readme_are_answered_and_it_names_every_view(done: Done):
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
     section = readme.partition("## Why was this dropped?")[2].partition("\n## ")[0]
     queries = re.findall(r'influcoder sql "(.+?)"', section, re.DOTALL)
     assert len(queries) == 2
