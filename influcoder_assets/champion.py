@@ -19,12 +19,13 @@ from influcoder_lib.errors import ModelError, StoreError
 from influcoder_lib.evaluation import comparison
 from influcoder_lib.evaluation.calibration_set import CalibrationSet
 from influcoder_lib.evaluation.held_out import Block
+from influcoder_lib.manifests import source_input
 from influcoder_lib.metrics import Fidelity
 from influcoder_lib.store import Manifest, Store
 from influcoder_lib.student.encoder import InfluenceEncoder
 from influcoder_lib.teacher.distillation_set import DistillationSet
 
-_ALIAS = "source:champion"
+_ALIAS = source_input("champion")
 _CHALLENGER = "influence_encoder"
 
 

@@ -16,6 +16,7 @@ from influcoder_assets.maker import Task
 from influcoder_assets.workspace import Workspace
 from influcoder_lib import models
 from influcoder_lib.errors import SettingsError, StoreError
+from influcoder_lib.manifests import label
 from influcoder_lib.refresh import Facts
 from influcoder_lib.store import Draft, Manifest
 
@@ -73,7 +74,7 @@ def start(
         except ray.exceptions.RayError as error:
             raise StoreError(
                 f"Ray could not finish this: {error}",
-                where=f"{asset}/{shard}",
+                where=label((asset, shard)),
                 fix="look at the memory and the logs of its workers; the next run tries it again",
             ) from error
         return maker.taken(workspace, facts, *made, run_id)

@@ -16,14 +16,13 @@ from typing import Any
 from influcoder_assets.config import Settings
 from influcoder_assets.sources import DEPENDENT, look_at
 from influcoder_assets.workspace import Workspace
-from influcoder_lib import memory, refresh
+from influcoder_lib import manifests, memory, refresh
 from influcoder_lib.errors import DataError, InflucoderError, StoreError
 from influcoder_lib.refresh import Facts, Node
 from influcoder_lib.store import Draft, Manifest, Recipe
 
 log = logging.getLogger("influcoder_assets")
 
-_SOURCE = "source:"
 _DECLARED_IN = ("corpus", "teacher", "encoder", "champion", "curation", "reporting")
 
 SettingsOf = Callable[[Settings], Mapping[str, Any]]
@@ -79,7 +78,7 @@ class Task:
         manifest = self.workspace.store.require(asset, shard)
         recorded = self.facts.recorded.get((asset, shard))
         if recorded is None or recorded[1] != manifest.fingerprint:
-            raise _moved(refresh.label((asset, shard)), self.label)
+            raise _moved(manifests.label((asset, shard)), self.label)
         return manifest
 
     def file(self, asset: str, name: str, shard: str | None = None) -> Path:
@@ -161,7 +160,7 @@ def standing_failures(workspace: Workspace, facts: Facts) -> dict[str, str]:
     that it is made from changes. What cannot be a shard is among it."""
     by_name = {node.name: node for node in nodes()}
     return workspace.refused | {
-        refresh.label(key): message
+        manifests.label(key): message
         for key, (failed, message) in workspace.store.failures().items()
         if key[0] in by_name
         and (key[1] is None or key[1] in facts.shards)
@@ -183,7 +182,7 @@ def make(
     """
     maker = makers()[asset]
     recipe = recipe_of(asset, shard, facts)
-    label = refresh.label((asset, shard))
+    label = manifests.label((asset, shard))
     store = workspace.store
     try:
         with store.publish(asset, shard, recipe, run_id) as draft:
@@ -216,7 +215,7 @@ def taken(
     run_id: str,
 ) -> tuple[Manifest, Task]:
     """What `make` returns of an artifact that is made and published, here or in another process."""
-    label = refresh.label((manifest.asset, manifest.shard))
+    label = manifests.label((manifest.asset, manifest.shard))
     task = Task(workspace, facts, manifest.shard, draft, run_id, label, markdown)
     task.facts = _afterwards(task, manifest)
     return manifest, task
@@ -232,7 +231,8 @@ def _afterwards(task: Task, manifest: Manifest) -> Facts:
     key = (manifest.asset, manifest.shard)
     facts = task.facts.after_making(key, manifest.recipe, manifest.fingerprint)
     for name, content in task.draft.settled.items():
-        facts = facts.after_looking(name.removeprefix(_SOURCE), manifest.shard, content)
+        if source := manifests.source_of(name):
+            facts = facts.after_looking(source, manifest.shard, content)
     for name in DEPENDENT.get(manifest.asset, ()):
         content = look_at(task.workspace, name, manifest.shard)
         facts = facts.after_looking(name, manifest.shard, content)
@@ -252,7 +252,7 @@ def _check_unmoved(task: Task, node: Node) -> None:
     """An artifact that carries the fingerprint of one file and the content of the next would be
     taken for up to date for ever."""
     for name in moved_sources(task.workspace, task.facts, node.name, task.shard):
-        if f"{_SOURCE}{name}" not in task.draft.settled:
+        if manifests.source_input(name) not in task.draft.settled:
             raise _moved(name, task.label)
 
 

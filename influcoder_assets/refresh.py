@@ -24,7 +24,8 @@ from influcoder_assets.survey import Survey
 from influcoder_assets.workspace import Workspace
 from influcoder_lib import fingerprint
 from influcoder_lib.errors import InflucoderError
-from influcoder_lib.refresh import Step, as_json, label
+from influcoder_lib.manifests import label
+from influcoder_lib.refresh import Step, as_json
 
 JOB = "refresh"
 REDISTILL = "redistill"

@@ -10,7 +10,7 @@ import polars as pl
 
 from influcoder_assets.config import Settings
 from influcoder_assets.maker import Task, asset_maker, makers
-from influcoder_lib import refresh
+from influcoder_lib import manifests
 from influcoder_lib.curation.rules import read_rules
 from influcoder_lib.errors import DataError, StoreError
 from influcoder_lib.report.changes import Basis, Changes, compare, read_decisions
@@ -196,7 +196,7 @@ def _changes(task: Task) -> Changes | None:
 
 def _inputs(task: Task) -> Mapping[str, str]:
     """Content of every artifact in force, by the name it has in a recipe."""
-    return {refresh.label(key): content for key, (_, content) in task.facts.recorded.items()}
+    return {manifests.label(key): content for key, (_, content) in task.facts.recorded.items()}
 
 
 def _by_shard(inputs: Mapping[str, str], asset: str) -> dict[str, str]:

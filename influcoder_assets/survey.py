@@ -14,7 +14,8 @@ from influcoder_assets.maker import Task, makers, nodes
 from influcoder_assets.workspace import Workspace
 from influcoder_lib import refresh
 from influcoder_lib.errors import DataError
-from influcoder_lib.refresh import Facts, Key, Step
+from influcoder_lib.manifests import Key
+from influcoder_lib.refresh import Facts, Step
 from influcoder_lib.store import Manifest
 
 

@@ -12,7 +12,8 @@ from influcoder_assets.registry import Registry
 from influcoder_assets.storage import data_folder, open_store
 from influcoder_lib import models
 from influcoder_lib.errors import DataError, shown
-from influcoder_lib.refresh import Facts, Key, Node
+from influcoder_lib.manifests import Key
+from influcoder_lib.refresh import Facts, Node
 from influcoder_lib.rows import RowStore, open_rows
 from influcoder_lib.samples import SUFFIXES, Shards, find_shards
 from influcoder_lib.store import Recipe, Store

@@ -1,4 +1,4 @@
-"""What a manifest says, and finding the ones in force among many.
+"""What a manifest says and how it names things, and finding the ones in force among many.
 
 A home has a few manifests a shard, so reading every one of them is what a plan would mostly do.
 Those in force are remembered in one file. A manifest is taken from there only if neither its file
@@ -24,13 +24,39 @@ SCHEMA = 1
 ASIDE = ".json.unreadable"
 # File systems tell times apart by up to this: what changed so lately may change again unseen.
 _SETTLED_NS = 2 * 10**9
+_SOURCE = "source:"
+
+Key = tuple[str, str | None]
+"""Asset and shard of an artifact; no shard where it has one artifact in all."""
+
+
+def label(key: Key) -> str:
+    """An artifact's name in recipes and messages: `asset`, or `asset/shard`."""
+    asset, shard = key
+    return f"{asset}/{shard}" if shard else asset
+
+
+def key_of(label: str) -> Key:
+    """The artifact that has this name."""
+    asset, _, shard = label.partition("/")
+    return asset, shard or None
+
+
+def source_input(source: str) -> str:
+    """The name in recipes of a source, which is an input that is no artifact."""
+    return _SOURCE + source
+
+
+def source_of(name: str) -> str | None:
+    """The source that has this name in recipes; None if it is the name of an artifact."""
+    return name.removeprefix(_SOURCE) if name.startswith(_SOURCE) else None
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Everything that decides an artifact's content: equal recipes make equal artifacts.
 
-    `inputs` maps the name of an input (`corpus/a.jsonl`) to its content fingerprint.
+    `inputs` maps the name of an input (see `label` and `source_input`) to its content fingerprint.
     """
 
     inputs: Mapping[str, str]

@@ -10,9 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from influcoder_lib.store import Recipe
-
-Key = tuple[str, str | None]
+from influcoder_lib.manifests import Key, Recipe, label, source_input, source_of
 
 _NO_SETTINGS: Mapping[str, Any] = {}
 
@@ -146,7 +144,7 @@ def recipe(node: Node, shard: str | None, by_name: Mapping[str, Node], facts: Fa
         for key in input_keys(node, shard, by_name, facts)
         if key in facts.recorded
     }
-    inputs |= {f"source:{name}": facts.source(name, shard) for name in node.sources}
+    inputs |= {source_input(name): facts.source(name, shard) for name in node.sources}
     return Recipe(inputs, facts.settings.get(node.name, _NO_SETTINGS), node.code_version)
 
 
@@ -201,12 +199,6 @@ def in_order(nodes: Sequence[Node]) -> list[Node]:
         done.append(free[0])
         left.remove(free[0])
     return done
-
-
-def label(key: Key) -> str:
-    """`asset`, or `asset/shard`."""
-    asset, shard = key
-    return f"{asset}/{shard}" if shard else asset
 
 
 def _step(
@@ -278,9 +270,10 @@ def _difference_of_inputs(made: Mapping[str, str], current: Mapping[str, str], f
     for name in sorted(made.keys() | current.keys()):
         if made.get(name) == current.get(name):
             continue
-        if frozen and not name.startswith("source:"):
+        source = source_of(name)
+        if frozen and source is None:
             continue
-        what = name.removeprefix("source:")
+        what = source or name
         if name not in made:
             return f"{what} is new"
         return f"{what} changed" if name in current else f"{what} is gone"

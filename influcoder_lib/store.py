@@ -34,8 +34,10 @@ from influcoder_lib.atomic import (
 from influcoder_lib.errors import DamageError, InflucoderError, StoreError
 from influcoder_lib.manifests import (
     ASIDE,
+    Key,
     Manifest,
     Recipe,
+    label,
     manifests_in_force,
     next_number,
     numbered,
@@ -101,7 +103,7 @@ class Store:
         manifest = self.current(asset, shard)
         if manifest is None:
             raise StoreError(
-                f"{_label(asset, shard)} has not been made yet.",
+                f"{label((asset, shard))} has not been made yet.",
                 where=str(self._manifests(asset, shard)),
                 fix=f"materialise {asset} first, or run `influcoder run`",
             )
@@ -115,7 +117,7 @@ class Store:
         """The same, newest first, each read when it is asked for."""
         return map(read_manifest, reversed(numbered(self._manifests(asset, shard))))
 
-    def histories(self) -> dict[tuple[str, str | None], list[Manifest]]:
+    def histories(self) -> dict[Key, list[Manifest]]:
         """All manifests of every artifact, oldest first, by asset and shard."""
         folder = self.root / "manifests"
         assets = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
@@ -146,7 +148,7 @@ class Store:
         asset, shard = manifest.asset, manifest.shard
         is_in_force = manifest == self.current(asset, shard)
         error = DamageError(
-            f"{name} of {_label(asset, shard)} {problem}",
+            f"{name} of {label((asset, shard))} {problem}",
             where=str(path),
             fix="run again: it is then made anew"
             if is_in_force
@@ -204,7 +206,7 @@ class Store:
             found.append(str(error))
         return found
 
-    def damage(self) -> dict[tuple[str, str | None], str]:
+    def damage(self) -> dict[Key, str]:
         """What is wrong with the artifacts in force that were found to be damaged: the plan asks
         for them, whatever they were made from. What cannot be read of it is none.
 
@@ -266,7 +268,7 @@ class Store:
         """Remember that making this artifact from this recipe failed, and why."""
         self._failures.put(_name(asset, shard), recipe=recipe.fingerprint, message=message)
 
-    def failures(self) -> dict[tuple[str, str | None], tuple[str, str]]:
+    def failures(self) -> dict[Key, tuple[str, str]]:
         """Recipe fingerprint and message of every failure that was not made good. What of it cannot
         be read is tried again."""
         records = self._failures.having("recipe", "message")
@@ -387,14 +389,10 @@ def _problem(path: Path, published: tuple[int, str]) -> str | None:
     return None
 
 
-def _label(asset: str, shard: str | None) -> str:
-    return f"{asset}[{shard}]" if shard else asset
-
-
 def _name(asset: str, shard: str | None) -> str:
     return f"{asset}/{shard or _WHOLE}"
 
 
-def _key(name: str) -> tuple[str, str | None]:
+def _key(name: str) -> Key:
     asset, shard = name.split("/", 1)
     return asset, None if shard == _WHOLE else shard

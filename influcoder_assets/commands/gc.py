@@ -8,6 +8,7 @@ import typer
 from influcoder_assets.commands.terminal import HomeOption, JsonOption, console, errors
 from influcoder_assets.home import find_home
 from influcoder_lib.errors import StoreError
+from influcoder_lib.manifests import label
 
 
 def gc(
@@ -55,7 +56,7 @@ def gc(
         )
         return
     for each in versions:
-        name = each["asset"] + (f"[{each['shard']}]" if each["shard"] else "")
+        name = label((each["asset"], each["shard"]))
         line = f"{name}, version {each['number']} of {each['created']}: {each['bytes']:,} bytes"
         console.print(line, markup=False, highlight=False)
     verb = "would go" if dry_run else "went"

@@ -15,13 +15,13 @@ import polars as pl
 
 from influcoder_lib.curation.rules import Rule, read_rules
 from influcoder_lib.errors import DataError, StoreError
-from influcoder_lib.store import Manifest, Store
+from influcoder_lib.manifests import Manifest, key_of, source_input, source_of
+from influcoder_lib.store import Store
 from influcoder_lib.tables import scan_table
 
 DECIDED = {"keep": "kept.parquet", "drop": "dropped.parquet"}
 """The files of a filtered dataset by decision."""
 
-_SOURCE = "source:"
 _SHAPING = ("dtype", "window", "adapter", "sketch")
 
 
@@ -99,7 +99,7 @@ def lineage(store: Store, manifest: Manifest) -> Lineage:
             continue
         found[_key(made)] = made
         for label, content in made.recipe.inputs.items():
-            if label.startswith(_SOURCE):
+            if source_of(label) is not None:
                 continue
             origin = _read_for(store, label, content, made)
             if origin is None:
@@ -149,13 +149,13 @@ def trace(store: Store, filtered: Manifest, sample_id: str) -> Trace:
         shard=str(filtered.shard),
         file=row["file"],
         row=row["row"],
-        raw_hash=own.of("corpus", filtered.shard).recipe.inputs["source:shard"],
+        raw_hash=own.of("corpus", filtered.shard).recipe.inputs[source_input("shard")],
         encoder=row["encoder"],
         version=champion.summary["version"],
         mlflow_run=trained.summary["mlflow_run"] if trained else champion.summary.get("mlflow_run"),
-        base_encoder=(trained or champion).recipe.inputs["source:base_encoder"],
+        base_encoder=(trained or champion).recipe.inputs[source_input("base_encoder")],
         target_model=teacher.summary.get("target_model"),
-        target_model_hash=teacher.recipe.inputs["source:target_model"],
+        target_model_hash=teacher.recipe.inputs[source_input("target_model")],
         target_model_settings={name: teacher.recipe.settings[name] for name in _SHAPING},
         queries={name: queries.summary[name] for name in queries.recipe.settings["behaviors"]},
         queries_hash=queries.fingerprint,
@@ -176,8 +176,7 @@ def rules(store: Store, origin: Lineage) -> list[Rule]:
 
 def _read_for(store: Store, label: str, content: str, made: Manifest) -> Manifest | None:
     """The manifest of an input as it was when `made` was made from it."""
-    asset, _, shard = label.partition("/")
-    history = store.history(asset, shard or None)
+    history = store.history(*key_of(label))
     same = [each for each in history if each.fingerprint == content]
     read = [each for each in same if each.created <= made.created]
     return next(iter(read[-1:] + same[:1]), None)

@@ -11,8 +11,9 @@ import polars as pl
 from duckdb import ColumnExpression, ConstantExpression
 
 from influcoder_lib.curation.decisions import DECISION_SCHEMA
+from influcoder_lib.manifests import Key, Manifest, source_input
 from influcoder_lib.samples import QUARANTINE_SCHEMA, SAMPLE_SCHEMA
-from influcoder_lib.store import Manifest, Store
+from influcoder_lib.store import Store
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,6 @@ _SOURCES = {
 _TIMES = {name: f"{name}::TIMESTAMP AS {name}" for name in ("created", "updated", "gone_since")}
 
 Connection = duckdb.DuckDBPyConnection
-Key = tuple[str, str | None]
 Row = dict[str, Any]
 
 
@@ -189,7 +189,7 @@ def _shard_rows(current: Mapping[Key, Manifest], gone: Mapping[str, str]) -> lis
                 "file": read.summary.get("file"),
                 "state": "gone" if shard in gone else "live",
                 "gone_since": gone.get(shard),
-                "raw_hash": read.recipe.inputs.get("source:shard"),
+                "raw_hash": read.recipe.inputs.get(source_input("shard")),
                 **counts,
                 "updated": last.created,
                 "run_id": last.run_id,

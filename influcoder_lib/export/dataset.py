@@ -18,6 +18,7 @@ from influcoder_lib.errors import DataError, StoreError
 from influcoder_lib.export.card import Description, render_card
 from influcoder_lib.export.origin import FILTERED, Decider, Origin, ShardOrigin, find_origin
 from influcoder_lib.export.tables import Format, read_part, write_part
+from influcoder_lib.manifests import source_input
 from influcoder_lib.report.model import DropReason, FunnelRow
 from influcoder_lib.store import Store
 
@@ -180,7 +181,7 @@ def _shard_entry(shard: ShardOrigin) -> dict[str, Any]:
     return {
         "shard": shard.name,
         "raw_file": shard.corpus.summary["file"],
-        "raw_fingerprint": shard.corpus.recipe.inputs["source:shard"],
+        "raw_fingerprint": shard.corpus.recipe.inputs[source_input("shard")],
         **shard.counts,
         "filtered_dataset": shard.filtered.fingerprint,
         "decision_rule": shard.decision_rule,

@@ -12,7 +12,8 @@ from pathlib import Path
 from influcoder_lib.audit.lineage import DECIDED, Trace, lineage, trace
 from influcoder_lib.curation.rules import Rule
 from influcoder_lib.errors import StoreError
-from influcoder_lib.store import Manifest, Store
+from influcoder_lib.manifests import Manifest, label
+from influcoder_lib.store import Store
 from influcoder_lib.tables import scan_table
 
 FILTERED = "filtered_dataset"
@@ -109,7 +110,7 @@ def find_origin(store: Store, filtered: Iterable[Manifest]) -> Origin:
 
 
 def _corpus_of(store: Store, filtered: Manifest) -> Manifest:
-    content = filtered.recipe.inputs[f"corpus/{filtered.shard}"]
+    content = filtered.recipe.inputs[label(("corpus", filtered.shard))]
     for manifest in reversed(store.history("corpus", filtered.shard)):
         if manifest.fingerprint == content:
             return manifest

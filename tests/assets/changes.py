@@ -11,7 +11,7 @@ from influcoder_assets import maker
 from influcoder_assets.refresh import refresh_sensor
 from influcoder_assets.resources import HomeResource
 from influcoder_assets.workspace import Workspace
-from influcoder_lib.refresh import Key
+from influcoder_lib.manifests import Key
 from tests.assets import tiny_home
 from tests.assets.tiny_home import everywhere
 

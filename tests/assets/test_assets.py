@@ -261,7 +261,7 @@ def test_a_click_on_an_asset_whose_input_is_missing_says_what_to_make_first(new_
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("shards", list(SHARDS))
         failure = failure_of(instance, clicking(new_home, instance)("corpus_embeddings", "a.jsonl"))
-    assert "corpus[a.jsonl] has not been made yet" in failure
+    assert "corpus/a.jsonl has not been made yet" in failure
     assert "materialise corpus first" in failure
 
 

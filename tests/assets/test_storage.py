@@ -12,7 +12,7 @@ from influcoder_assets.maker import makers
 from influcoder_assets.workspace import Workspace
 from influcoder_lib.audit.catalog import Catalog
 from influcoder_lib.errors import SettingsError, StoreError
-from influcoder_lib.refresh import Key
+from influcoder_lib.manifests import Key
 from influcoder_lib.store import Manifest
 from tests import s3
 from tests.assets import tiny_home

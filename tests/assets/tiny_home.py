@@ -28,7 +28,7 @@ from influcoder_assets.refresh import refresh_job
 from influcoder_assets.resources import HomeResource
 from influcoder_assets.workspace import Workspace
 from influcoder_lib import refresh as refresh_plan
-from influcoder_lib.refresh import Key
+from influcoder_lib.manifests import Key
 from influcoder_lib.store import Manifest
 from tests.tiny import tiny_encoder, tiny_target
 

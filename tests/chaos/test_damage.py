@@ -107,7 +107,7 @@ def test_a_damaged_input_fails_what_is_made_of_it_and_the_next_run_makes_both(
         each.unlink()
     first = tiny_home.refresh(home)
     assert len(first.failures) == 1
-    assert "samples.parquet of corpus[a.jsonl]" in first.failures[0]
+    assert "samples.parquet of corpus/a.jsonl" in first.failures[0]
     assert str(place) in first.failures[0]
     again = tiny_home.refresh(home)
     assert again.failures == []

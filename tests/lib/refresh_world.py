@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from influcoder_lib import fingerprint
-from influcoder_lib.refresh import Facts, Key, Node, Step, in_order, label, plan, recipe
+from influcoder_lib.manifests import Key, label
+from influcoder_lib.refresh import Facts, Node, Step, in_order, plan, recipe
 from influcoder_lib.store import Recipe
 
 CORPUS = Node("corpus", True, (), ("shard",), "1")

@@ -132,3 +132,13 @@ def test_the_memory_does_not_grow_with_what_happened(data):
     (memory,) = data.root.glob("*.jsonl")
     assert len(memory.read_text().splitlines()) <= 2 * 4
     assert text(ManifestsInForce(data.root)) == "more 19"
+
+
+@pytest.mark.parametrize(
+    ("key", "name"), [(("report", None), "report"), (("corpus", "a.b.jsonl"), "corpus/a.b.jsonl")]
+)
+def test_an_artifact_is_found_again_by_its_name(key, name):
+    assert manifests.label(key) == name
+    assert manifests.key_of(name) == key
+    assert manifests.source_of(name) is None
+    assert manifests.source_of(manifests.source_input(name)) == name

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from influcoder_lib.manifests import label
 from influcoder_lib.refresh import (
     Facts,
     Step,
     as_json,
     grouped,
     in_order,
-    label,
     plan,
     recipe,
     thaw,

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from influcoder_lib import fingerprint
-from influcoder_lib.refresh import Key, Node, label, plan
+from influcoder_lib.manifests import Key, label
+from influcoder_lib.refresh import Node, plan
 from influcoder_lib.store import Recipe
 from tests.lib.refresh_world import CORPUS, World
 

@@ -134,7 +134,7 @@ def test_equal_content_has_one_fingerprint_whatever_the_recipe(data):
 def test_an_artifact_that_was_never_made_is_an_error_that_says_how(data):
     with pytest.raises(StoreError) as caught:
         data.require("scores", "a.jsonl")
-    assert "scores[a.jsonl] has not been made yet." in str(caught.value)
+    assert "scores/a.jsonl has not been made yet." in str(caught.value)
     assert "materialise scores first" in str(caught.value)
 
 
@@ -158,7 +158,7 @@ def test_a_harmed_file_is_an_error_and_damage_until_the_artifact_is_made_anew(da
     harm(path)
     with pytest.raises(DamageError, match="run again") as caught:
         data.path(manifest, "rows.txt")
-    assert f"rows.txt of corpus[a.jsonl] {problem}" in str(caught.value)
+    assert f"rows.txt of corpus/a.jsonl {problem}" in str(caught.value)
     assert caught.value.where == str(path)
     with pytest.raises(DamageError, match=problem):
         data.folder(manifest)
@@ -186,7 +186,7 @@ def test_verifying_tells_what_is_damaged_and_leaves_it_in_force(data):
     damage(data.place(second) / "rows.txt")
     for _ in range(2):
         (said,) = data.verify("corpus", "a.jsonl")
-        assert "rows.txt of corpus[a.jsonl] is damaged" in said
+        assert "rows.txt of corpus/a.jsonl is damaged" in said
     assert data.current("corpus", "a.jsonl") == second
     assert list(data.damage().values()) == [said]
     publish(data)
