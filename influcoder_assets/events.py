@@ -9,7 +9,7 @@ from influcoder_assets import checks, maker
 from influcoder_assets.engine import Making
 from influcoder_assets.maker import Task, makers
 from influcoder_assets.survey import Survey
-from influcoder_lib.errors import InflucoderError
+from influcoder_lib.errors import InflucoderError, listed
 from influcoder_lib.quality import Finding
 from influcoder_lib.refresh import Step, grouped
 from influcoder_lib.report.markdown import escape
@@ -21,7 +21,6 @@ _DATA_VERSION = "dagster/data_version"
 _CODE_VERSION = "dagster/code_version"
 _INPUT_VERSION = "dagster/input_data_version"
 _INPUT_EVENT = "dagster/input_event_pointer"
-_NAMED = 5
 _SHOWN = 20
 
 
@@ -88,7 +87,7 @@ def plan_metadata(steps: Sequence[Step], failed: Mapping[str, str]) -> dict[str,
 def plan_markdown(steps: Sequence[Step], failed: Mapping[str, str]) -> str:
     """A line for all steps of an asset that have one reason, in the order of the plan."""
     rows = [
-        f"| {each.asset} | {escape(each.names(_NAMED))} | {escape(each.reason)} |"
+        f"| {each.asset} | {escape(listed(each.shards))} | {escape(each.reason)} |"
         for each in grouped(steps)
     ]
     failures = [f"* {escape(name)}: {escape(message)}" for name, message in failed.items()]

@@ -4,6 +4,8 @@ Every error that a user's data, settings, models or disk can cause is one of the
 mistake is not: it stays the plain Python exception that it is.
 """
 
+from collections.abc import Sequence
+
 
 class InflucoderError(Exception):
     """Base of all user-facing errors; its text is complete sentences, ready to be printed."""
@@ -42,3 +44,9 @@ def shown(name: str) -> str:
     """A name that others have chosen, as it may stand in a message: what cannot be printed, or
     would break the line, is written as an escape."""
     return name if name.isprintable() else ascii(name)
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """The first names, at most so many, and how many there are beside: "a, b and 3 more"."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")

@@ -23,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from influcoder_lib import fingerprint, hardware, norms
 from influcoder_lib.atomic import part_of
-from influcoder_lib.errors import ModelError
+from influcoder_lib.errors import ModelError, listed
 from influcoder_lib.hardware import Precision
 from influcoder_lib.weights import check_weights
 
@@ -203,7 +203,7 @@ def load_target(folder: Path, precision: Precision) -> TargetModel:
         ) from error
     if missing := sorted(loading["missing_keys"]):
         raise ModelError(
-            f"The target model lacks weights: {', '.join(missing[:3])} ({len(missing)} in all).",
+            f"The target model lacks weights: {listed(missing)}.",
             where=str(folder),
             allowed="the complete weights of the architecture that config.json names",
         )
@@ -315,7 +315,7 @@ def _check_folder(name: str, folder: Path) -> ModelFiles:
         return ModelFiles(name, folder, ggufs[0])
     pickles = sorted(path.name for path in folder.rglob("*") if path.suffix in _PICKLES)
     problem = (
-        f"The model {name!r} has its weights only as pickles ({', '.join(pickles[:3])})."
+        f"The model {name!r} has its weights only as pickles ({listed(pickles)})."
         if pickles
         else f"The model {name!r} has no weights."
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from influcoder_lib.errors import listed
 from influcoder_lib.evaluation.shard_fidelity import ShardFidelity
 from influcoder_lib.samples import Sample
 from influcoder_lib.teacher.gradients import GradientFeatures
@@ -47,9 +48,7 @@ def no_query_in_corpus(query_ids: Sequence[str], sample_ids: Sequence[str]) -> F
     """No query is itself a sample of the corpus: it would score itself, at cosine 1."""
     shared = sorted(set(query_ids) & set(sample_ids))
     message = f"{len(shared)} queries are samples of the corpus" + (
-        f": {', '.join(shared[:5])}; remove them from the query file or from the shard"
-        if shared
-        else ""
+        f": {listed(shared)}; remove them from the query file or from the shard" if shared else ""
     )
     return Finding(not shared, message, {"shared": len(shared)})
 

@@ -299,11 +299,6 @@ class Group:
     shards: tuple[str, ...]
     reason: str
 
-    def names(self, most: int) -> str:
-        """The shards in words, at most so many of them by name."""
-        more = len(self.shards) - most
-        return ", ".join(self.shards[:most]) + (f" and {more} more" if more > 0 else "")
-
 
 def grouped(steps: Sequence[Step]) -> list[Group]:
     """The plan for people: thousands of shards that have one reason are one line of it."""

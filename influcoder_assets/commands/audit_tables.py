@@ -14,6 +14,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from influcoder_assets.commands.terminal import console
+from influcoder_lib.errors import listed
 
 if TYPE_CHECKING:
     from influcoder_lib.audit.catalog import Table
@@ -143,9 +144,8 @@ def print_table(table: "Table") -> None:
 def warn_of_missing(shards: Sequence[str]) -> None:
     """Say which shards a search leaves out."""
     if shards:
-        said = f"not searched, as not yet embedded by the encoder in use: {', '.join(shards[:5])}"
-        more = f" and {len(shards) - 5} more" if len(shards) > 5 else ""
-        Console(stderr=True).print(Text(said + more, "yellow"), soft_wrap=True)
+        said = f"not searched, as not yet embedded by the encoder in use: {listed(shards)}"
+        Console(stderr=True).print(Text(said, "yellow"), soft_wrap=True)
 
 
 def _row_facts(found: "Explanation") -> Facts:

@@ -1,6 +1,5 @@
 """`influcoder export`: the filtered dataset as a folder that others can load."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -9,12 +8,10 @@ from rich.markup import escape
 
 from influcoder_assets.commands.terminal import HomeOption, console, errors, say
 from influcoder_assets.home import find_home
-from influcoder_lib.errors import StoreError
+from influcoder_lib.errors import StoreError, listed
 
 if TYPE_CHECKING:
     from influcoder_lib.export.dataset import Exported
-
-_NAMED = 5
 
 
 def export(
@@ -70,20 +67,16 @@ def _say(exported: "Exported", folder: Path, out_of_date: int, failed: list[str]
         )
     if failed:
         console.print(
-            f"[red bold]What failed and could not be made: {len(failed)}[/] ({_named(failed)}). "
-            "Rows of before are exported in its place, where there are any, and the card says so. "
-            "`influcoder plan` says why it failed."
+            f"[red bold]What failed and could not be made: {len(failed)}[/] "
+            f"({escape(listed(failed))}). Rows of before are exported in its place, where there "
+            "are any, and the card says so. `influcoder plan` says why it failed."
         )
     if missing := exported.not_filtered:
         console.print(
             f"[red bold]Shards that are not exported, as they are not filtered: {len(missing)}[/] "
-            f"({_named(missing)})"
+            f"({escape(listed(missing))})"
         )
     console.print(
         f"{exported.shards} shards: {exported.kept} rows kept, {exported.dropped} dropped, in"
     )
     say(str(folder))
-
-
-def _named(names: Sequence[str]) -> str:
-    return escape(", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else ""))

@@ -22,7 +22,7 @@ from influcoder_assets.commands.terminal import (
 )
 from influcoder_assets.home import find_demo_home, find_home
 from influcoder_lib import memory
-from influcoder_lib.errors import DataError
+from influcoder_lib.errors import DataError, listed
 
 if TYPE_CHECKING:
     from influcoder_assets.workspace import Workspace
@@ -69,7 +69,7 @@ def _check_is_the_demo(home: Path) -> None:
     if others:
         raise DataError(
             "The demo's corpus would be mixed with another one.",
-            where=f"{others[0]}" + (f" and {len(others) - 1} more" if others[1:] else ""),
+            where=listed([str(other) for other in others], 1),
             fix="choose another home with --home; to use this one as it is, type `influcoder run`",
         )
 
@@ -172,7 +172,7 @@ def plan(
         return
     table = Table("asset", "shards", "why", title=f"{len(steps)} steps", title_justify="left")
     for group in refresh.grouped(steps):
-        table.add_row(group.asset, escape(group.names(_NAMED)), escape(group.reason))
+        table.add_row(group.asset, escape(listed(group.shards, _NAMED)), escape(group.reason))
     console.print(table if steps else _nothing_to_make(failed))
     for message in damaged:
         say(message)

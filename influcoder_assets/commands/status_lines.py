@@ -11,6 +11,7 @@ from influcoder_assets.commands.audit_tables import plain
 from influcoder_assets.commands.standing import Corpus, Encoders, LastRun, Status
 from influcoder_assets.commands.terminal import console
 from influcoder_lib import refresh
+from influcoder_lib.errors import listed
 from influcoder_lib.report.wording import count, encoder_tiles, percent, plural, score
 
 Line = tuple[str, str]
@@ -82,7 +83,8 @@ def _verdicts(encoders: Encoders) -> str:
     verdicts = dict.fromkeys(each.verdict for each in standing.fidelity)
     found = {verdict: standing.shards_that_are(verdict) for verdict in verdicts}
     return "; ".join(
-        f"{count(len(shards))} {verdict}" + ("" if verdict == "sound" else f" ({_named(shards)})")
+        f"{count(len(shards))} {verdict}"
+        + ("" if verdict == "sound" else f" ({listed(shards, _NAMED)})")
         for verdict, shards in found.items()
     )
 
@@ -97,7 +99,7 @@ def _plan_lines(found: Status) -> Iterator[Line]:
         return
     yield "plan", f"{plural(len(found.steps), 'step')} out of date; `influcoder plan` lists all"
     for group in groups[:_REASONS]:
-        shards = f" {group.names(_NAMED)}" if group.shards else ""
+        shards = f" {listed(group.shards, _NAMED)}" if group.shards else ""
         yield "", f"{group.asset}{shards}: {group.reason}"
     if len(groups) > _REASONS:
         yield "", "…"
@@ -106,10 +108,6 @@ def _plan_lines(found: Status) -> Iterator[Line]:
 def _run(run: LastRun) -> str:
     when = run.ended or run.began
     return f"{run.job}, {run.status}" + (f", {_when(when)}" if when else "")
-
-
-def _named(shards: list[str]) -> str:
-    return ", ".join(shards[:_NAMED]) + (", …" if len(shards) > _NAMED else "")
 
 
 def _when(written: str) -> str:

@@ -5,13 +5,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from influcoder_lib.audit.catalog import Catalog
-from influcoder_lib.errors import DataError
+from influcoder_lib.errors import DataError, listed
 from influcoder_lib.store import Manifest, Store
 
 SHORTEST = 6
 """Fewest characters of an id that are taken for one."""
-
-_SHOWN = 5
 
 _NOW = """
 SELECT sample_id, shard, version, d.file, row, decision, state, gone_since AS until
@@ -99,10 +97,9 @@ def check_one(found: Iterable[str], start: str) -> str:
     different = sorted(set(found))
     if len(different) == 1:
         return different[0]
-    shown = ", ".join(different[:_SHOWN])
     raise DataError(
         f"{len(different)} ids begin with {start}.",
-        where=shown + (" …" if len(different) > _SHOWN else ""),
+        where=listed(different),
         fix="give more of the id",
     )
 

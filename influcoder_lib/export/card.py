@@ -13,6 +13,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from influcoder_lib.errors import listed
 from influcoder_lib.export.licences import hub_licence
 from influcoder_lib.export.origin import Origin
 from influcoder_lib.export.tables import Format, features
@@ -102,6 +103,7 @@ def _environment() -> Environment:
         environment.filters[name] = _number(getattr(wording, name))
     for name in ("label", "rule_name", "rule_in_words", "encoder", "plural"):
         environment.filters[name] = getattr(wording, name)
+    environment.filters["listed"] = listed
     return environment
 
 

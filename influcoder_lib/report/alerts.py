@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from influcoder_lib.report.changes import in_words
+from influcoder_lib.errors import listed
 from influcoder_lib.report.model import BehaviorReport, FunnelRow
 from influcoder_lib.report.standing import Standing
 from influcoder_lib.report.wording import encoder, percent, plural, score
@@ -14,7 +14,7 @@ FEW_QUERIES = 5
 def of_shards(missing: Sequence[str]) -> Iterator[str]:
     """Shards of the corpus that the report has nothing of."""
     if missing:
-        yield f"The report lacks {len(missing):,} of the corpus's shards: {in_words(missing)}."
+        yield f"The report lacks {len(missing):,} of the corpus's shards: {listed(missing)}."
 
 
 def of_review(unmatched: Sequence[str]) -> Iterator[str]:
@@ -22,7 +22,7 @@ def of_review(unmatched: Sequence[str]) -> Iterator[str]:
     if unmatched:
         yield (
             f"The reviewer's list has {plural(len(unmatched), 'entry', 'entries')} without effect, "
-            f"as no sample of the corpus has this id: {in_words(unmatched)}. A sample whose text "
+            f"as no sample of the corpus has this id: {listed(unmatched)}. A sample whose text "
             "was edited has another id than before."
         )
 
@@ -83,16 +83,16 @@ def of_standing(standing: Standing) -> Iterator[str]:
     if failed:
         yield (
             f"The encoder fails on {len(failed):,} of {len(standing.fidelity):,} shards, so its "
-            f"scores there mean little: {in_words(failed)}. Retrain: influcoder redistill."
+            f"scores there mean little: {listed(failed)}. Retrain: influcoder redistill."
         )
     if weak:
         yield (
             f"The encoder is weak on {len(weak):,} of {len(standing.fidelity):,} shards: "
-            f"{in_words(weak)}."
+            f"{listed(weak)}."
         )
     if standing.gap.unlearnt:
         yield (
-            f"The encoder has learnt from no query of {in_words(standing.gap.unlearnt)}, which "
+            f"The encoder has learnt from no query of {listed(standing.gap.unlearnt)}, which "
             "came after its distillation set was frozen. Retrain: influcoder redistill."
         )
 

@@ -14,12 +14,11 @@ import polars as pl
 from polars import selectors
 
 from influcoder_lib.curation.rules import Rule
-from influcoder_lib.errors import StoreError
+from influcoder_lib.errors import StoreError, listed
 from influcoder_lib.metrics import spearman_rows
 from influcoder_lib.tables import scan_table
 
 LISTED = 10
-NAMED = 5
 _DECIDED = ("sample_id", "file", "row", "label", "decision", "reason", "rule", "score")
 UNEXPLAINED = (
     "Neither the encoder nor rules, queries, samples or the reviewer's list: the program itself, "
@@ -145,12 +144,6 @@ def compare(before: Basis, now: Basis) -> Changes:
     )
 
 
-def in_words(names: Sequence[str]) -> str:
-    """The first NAMED names, and how many there are beside."""
-    more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {more:,} more" if more > 0 else "")
-
-
 def _compare_shard(
     earlier: pl.DataFrame | None, after: pl.DataFrame | None, columns: Mapping[str, str]
 ) -> _Part:
@@ -273,7 +266,7 @@ def _shard_causes(
         ("Shards with other samples", edited),
     ):
         if shards:
-            yield f"{what}: {in_words(shards)}."
+            yield f"{what}: {listed(shards)}."
 
 
 def _apart(before: float, now: float) -> str:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from influcoder_lib.curation.rules import Rule
-from influcoder_lib.report.changes import Changes, in_words
+from influcoder_lib.errors import listed
+from influcoder_lib.report.changes import Changes
 from influcoder_lib.report.model import (
     BehaviorReport,
     Cell,
@@ -137,7 +138,7 @@ def unread(changes: Changes) -> str:
     shards = plural(len(changes.unread), "shard")
     return (
         f"Not compared, because their earlier decisions are not stored any more: {shards}, "
-        f"{in_words(changes.unread)}."
+        f"{listed(changes.unread)}."
     )
 
 

@@ -217,7 +217,7 @@ def test_weights_that_are_missing_are_not_made_up(copy):
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
     text = unloadable(copy)
-    assert "lacks weights: model.layers.1.mlp.up_proj.weight (1 in all)" in text
+    assert "lacks weights: model.layers.1.mlp.up_proj.weight." in text
 
 
 def test_a_target_model_that_the_gpu_has_no_room_for_is_an_error(target, monkeypatch):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from influcoder_lib.errors import listed
 from influcoder_lib.manifests import label
 from influcoder_lib.refresh import (
     Facts,
@@ -305,7 +306,7 @@ def test_steps_with_one_reason_are_one_line_for_people(world):
         ("scores", ("a", "b"), "corpus is made anew"),
         ("report", (), "scores/a is made anew"),
     ]
-    assert [each.names(1) for each in grouped(world.plan())] == ["a and 1 more"] * 3 + [""]
+    assert [listed(each.shards, 1) for each in grouped(world.plan())] == ["a and 1 more"] * 3 + [""]
 
 
 def test_a_failed_single_input_stops_everything_after_it():

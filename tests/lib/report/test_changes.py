@@ -12,7 +12,6 @@ from influcoder_lib.report.changes import (
     UNEXPLAINED,
     Basis,
     compare,
-    in_words,
     read_decisions,
 )
 
@@ -251,9 +250,3 @@ def test_stored_decisions_are_read_without_texts(tmp_path):
     paths = [paths[0], tmp_path / "none.parquet"]
     frame.clear().write_parquet(paths[1])
     assert read_decisions(paths).height == 1
-
-
-def test_a_long_list_of_names_is_cut():
-    assert in_words(["a"]) == "a"
-    assert in_words(list("abcde")) == "a, b, c, d, e"
-    assert in_words([str(n) for n in range(1200)]) == "0, 1, 2, 3, 4 and 1,195 more"
