@@ -16,6 +16,7 @@ from influcoder_assets.maker import Task, asset_maker
 from influcoder_assets.settings_models import WarmupAdapter
 from influcoder_lib import fingerprint
 from influcoder_lib.budget import gradient_tokens
+from influcoder_lib.errors import DataError
 from influcoder_lib.samples import read_sample_blocks, to_samples
 from influcoder_lib.tables import load_table
 from influcoder_lib.teacher import rankings
@@ -172,7 +173,7 @@ def distillation_set(task: Task) -> None:
     queries = queries.unique("sample_id", keep="first", maintain_order=True)
     found = _features(task, queries)
     usable = queries.filter(~pl.col("sample_id").is_in(list(found.unusable)))
-    shards = task.each("gradient_projections")
+    shards = _of_one_teacher(task)
     candidates, features = _shared_out(task, shards)
     frozen = DistillationSet.freeze(
         usable,
@@ -193,6 +194,20 @@ def distillation_set(task: Task) -> None:
         "target_model": task.settings.target_model.path,
         "teacher": teacher_key(task),
     }
+
+
+def _of_one_teacher(task: Task) -> list[str]:
+    """The shards with gradients of today's teacher: one that failed keeps those it had before, and
+    features of two teachers cannot be compared."""
+    asset, teacher = "gradient_projections", teacher_key(task)
+    shards = [s for s in task.each(asset) if task.input(asset, s).summary["teacher"] == teacher]
+    if not shards:
+        raise DataError(
+            "No shard has gradients of the target model as it is set now: all have failed.",
+            where="gradient_projections",
+            fix="mend what the failed shards' errors say",
+        )
+    return shards
 
 
 def _shared_out(task: Task, shards: Sequence[str]) -> tuple[pl.DataFrame, np.ndarray]:

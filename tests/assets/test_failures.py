@@ -49,6 +49,23 @@ def test_a_malformed_shard_fails_alone_and_is_left_alone_until_it_is_mended(refr
     check_refresh(refreshed_home, in_shard("broken.parquet"))
 
 
+def test_a_set_to_distil_from_never_mixes_two_teachers(refreshed_home, change_settings):
+    store = Workspace.open(refreshed_home).store
+    before = store.require("gradient_projections", "a.jsonl").summary["teacher"]
+    (refreshed_home / "corpus" / "a.jsonl").write_bytes(b"\xff\xfe" + b"x\0" * 50)
+    change_settings(refreshed_home, "target_model.adapter", {"rank": 2, "seed": 7})
+    assert len(tiny_home.refresh(refreshed_home).failures) == 1
+    store = Workspace.open(refreshed_home).store
+    assert store.require("gradient_projections", "a.jsonl").summary["teacher"] == before
+    frozen = store.require("distillation_set")
+    assert frozen.summary["teacher"] != before
+    candidates = pl.read_parquet(store.path(frozen, "candidates.parquet"))
+    earlier = store.path(store.require("gradient_projections", "a.jsonl"), "candidates.parquet")
+    left_out = set(pl.read_parquet(earlier)["sample_id"])
+    assert len(candidates) > 0
+    assert left_out.isdisjoint(candidates["sample_id"])
+
+
 def test_a_failure_of_any_kind_is_remembered_until_someone_asks(refreshed_home, monkeypatch):
     def fail() -> None:
         raise ZeroDivisionError("by zero")
