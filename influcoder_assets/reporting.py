@@ -36,6 +36,8 @@ def _settings(settings: Settings) -> dict[str, Any]:
     behaviors = settings.behaviors.items()
     return {
         **settings.report.model_dump(mode="json"),
+        # The limits that say whether the encoder holds on a shard.
+        "fidelity": settings.fidelity.model_dump(mode="json"),
         "behaviors": {
             name: each.model_dump(mode="json", include=_LABELS) for name, each in behaviors
         },
