@@ -17,6 +17,7 @@ from influcoder_lib.teacher.adapters import trained_adapter
 from influcoder_lib.teacher.gradients import GradientFeatures
 from influcoder_lib.teacher.sketch import CountSketch
 from influcoder_lib.teacher.warmup import Checkpoint, WarmupSettings, warm_up
+from tests.lib.evaluation.baselines.engine_rows import rows_of
 from tests.tiny import tiny_target
 
 TEXTS = [("what is red?", "the cat."), ("", "a dog sings"), ("why", "z"), ("one two", "four five")]
@@ -118,16 +119,6 @@ def test_a_sample_without_a_feature_is_an_error():
     short = less.Stage(1.0, lambda s: rows[: len(s)], lambda s: rows[: len(s) - 1])
     with pytest.raises(DataError, match="1 of 4 samples have no gradient"):
         less.Less([short]).scores(SAMPLES[:1], SAMPLES)
-
-
-def rows_of(engine: GradientFeatures):
-    def features(samples):
-        rows = np.empty((len(samples), engine.sketch.dimensions), np.float32)
-        for batch in engine.features(samples):
-            rows[batch.indices] = batch.rows
-        return rows
-
-    return features
 
 
 def exact(engine: GradientFeatures, checkpoint: Checkpoint) -> Tensor:

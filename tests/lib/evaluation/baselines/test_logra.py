@@ -14,21 +14,12 @@ from influcoder_lib.models import TargetModel, load_target
 from influcoder_lib.samples import Sample
 from influcoder_lib.teacher.adapters import AdaptedLayer, fresh_adapter
 from influcoder_lib.teacher.gradients import GradientFeatures
+from tests.lib.evaluation.baselines.engine_rows import rows_of
 from tests.tiny import ARCHITECTURES, tiny_target
 
 TEXTS = [("what is red?", "the cat."), ("", "a dog sings"), ("why", "z"), ("one two", "four five")]
 SAMPLES = [Sample(fingerprint.sample_id(p, r), p, r) for p, r in TEXTS]
 WIDTH = 3
-
-
-def rows_of(engine: GradientFeatures):
-    def features(samples):
-        rows = np.empty((len(samples), engine.sketch.dimensions), np.float32)
-        for batch in engine.features(samples):
-            rows[batch.indices] = batch.rows
-        return rows
-
-    return features
 
 
 def weight_gradients(target: TargetModel, layers: list[AdaptedLayer], engine: GradientFeatures):
