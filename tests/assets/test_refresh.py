@@ -229,6 +229,13 @@ def test_an_input_made_anew_by_hand_while_a_run_is_under_way_stops_what_is_made_
     assert tiny_home.plan(refreshed_home) == []
 
 
+def test_other_limits_of_fidelity_judge_every_shard_anew_and_reach_the_report(
+    refreshed_home, change_settings
+):
+    change_settings(refreshed_home, "fidelity", {"warn_below": 0.99, "fail_below": 0.98})
+    check_refresh(refreshed_home, everywhere("influence_scores", "curation_report"))
+
+
 def test_a_shard_that_changes_while_it_is_read_is_read_again(refreshed_home, monkeypatch):
     shard = refreshed_home / "corpus" / "a.jsonl"
     tiny_home.append_row(shard, NEW_ROW)
