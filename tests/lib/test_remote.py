@@ -19,7 +19,7 @@ from tests.s3 import SECRET, Place
 
 RECIPE = Recipe({"corpus/a": "1" * 32}, {"window": 48}, "1")
 KEY = ("corpus", "a.jsonl")
-DAMAGED = r"rows\.txt of corpus\[a\.jsonl\] is damaged"
+DAMAGED = r"rows\.txt of corpus/a\.jsonl is damaged"
 
 Machine = Callable[[str], Store]
 
