@@ -28,6 +28,11 @@ _DECLARED_IN = ("corpus", "teacher", "encoder", "champion", "curation", "reporti
 SettingsOf = Callable[[Settings], Mapping[str, Any]]
 
 
+class MovedError(DataError):
+    """What an artifact is made from changed meanwhile. That is no failure, so it is on no record:
+    what is there may be the same again by the next look."""
+
+
 @dataclass(frozen=True)
 class Maker:
     """An asset: its node, its place in the UI, the settings that shape it, and how it is made."""
@@ -73,7 +78,7 @@ class Task:
 
         Raises:
             StoreError: it was never made.
-            DataError: it is not the one that this artifact's recipe names.
+            MovedError: it is not the one that this artifact's recipe names.
         """
         manifest = self.workspace.store.require(asset, shard)
         recorded = self.facts.recorded.get((asset, shard))
@@ -178,7 +183,8 @@ def make(
         InflucoderError: it cannot be made, or what it is made from changed meanwhile.
         Exception: a programming mistake, or a failure of the machine. It is on record, so that the
             plan does not ask for the same again; but not a StoreError: what is stored, the disk and
-            the registry are mended without any change to what the artifact is made from.
+            the registry are mended without any change to what the artifact is made from; and not a
+            MovedError.
     """
     maker = makers()[asset]
     recipe = recipe_of(asset, shard, facts)
@@ -188,12 +194,11 @@ def make(
         with store.publish(asset, shard, recipe, run_id) as draft:
             task = Task(workspace, facts, shard, draft, run_id, label)
             task.say("starts")
-            maker.make(task)
-            _check_unmoved(task, maker.node)
+            _make_of_unmoved(task, maker)
     except Exception as error:
         known = isinstance(error, InflucoderError)
         log.error("%s failed: %s", label, told(error), exc_info=not known)
-        if not isinstance(error, StoreError):
+        if not isinstance(error, StoreError | MovedError):
             store.record_failure(asset, shard, recipe, told(error))
         raise
     finally:
@@ -248,6 +253,16 @@ def moved_sources(workspace: Workspace, facts: Facts, asset: str, shard: str | N
     ]
 
 
+def _make_of_unmoved(task: Task, maker: Maker) -> None:
+    """Make it; what goes wrong with a source that moved meanwhile says nothing of the source."""
+    try:
+        maker.make(task)
+    except Exception:
+        _check_unmoved(task, maker.node)
+        raise
+    _check_unmoved(task, maker.node)
+
+
 def _check_unmoved(task: Task, node: Node) -> None:
     """An artifact that carries the fingerprint of one file and the content of the next would be
     taken for up to date for ever."""
@@ -256,8 +271,8 @@ def _check_unmoved(task: Task, node: Node) -> None:
             raise _moved(name, task.label)
 
 
-def _moved(what: str, label: str) -> DataError:
-    return DataError(
+def _moved(what: str, label: str) -> MovedError:
+    return MovedError(
         f"{what} changed while {label} was made from it.",
         where=label,
         fix="nothing: it is made again from what is there now",

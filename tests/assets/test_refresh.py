@@ -10,6 +10,7 @@ import polars as pl
 
 from influcoder_assets import maker
 from influcoder_assets.workspace import Workspace
+from influcoder_lib.errors import DataError
 from tests.assets import tiny_home
 from tests.assets.changes import (
     AFTER_THE_RULE,
@@ -247,6 +248,25 @@ def test_a_shard_that_changes_while_it_is_read_is_read_again(refreshed_home, mon
     monkeypatch.undo()
     check_refresh(refreshed_home, in_shard("a.jsonl"))
     assert counts(refreshed_home)["rows_in"] == 3 * ROWS + 3
+
+
+def test_a_shard_that_is_copied_anew_while_it_is_read_is_not_held_against_it(
+    refreshed_home, monkeypatch
+):
+    shard = refreshed_home / "corpus" / "a.jsonl"
+    tiny_home.append_row(shard, NEW_ROW)
+    whole = shard.read_bytes()
+
+    def fail_on_half_of_it() -> None:
+        shard.write_bytes(whole[: len(whole) // 2])
+        raise DataError("A row ends in its middle.")
+
+    interrupt(monkeypatch, "corpus", "a.jsonl", fail_on_half_of_it)
+    (failure,) = tiny_home.refresh(refreshed_home).failures
+    assert failure.startswith("corpus/a.jsonl: shard changed while corpus/a.jsonl was made from it")
+    shard.write_bytes(whole)
+    monkeypatch.undo()
+    check_refresh(refreshed_home, in_shard("a.jsonl"))
 
 
 # Queries, rules and the reviewer.
