@@ -114,7 +114,9 @@ def encoder_comparison(task: Task) -> None:
     task.draft.rows = len(tables)
     task.draft.summary |= {"headline": headline}
     run_id = str(task.input("influence_encoder").summary["mlflow_run"])
-    task.workspace.registry.add(run_id, comparison.figures(tables), task.draft.folder, "comparison")
+    registry, figures = task.workspace.registry, comparison.figures(tables)
+    if not registry.add(run_id, figures, task.draft.folder, "comparison"):
+        task.say(f"the encoder's MLflow run {run_id} was deleted, so the comparison is only here")
 
 
 def _retrieval(

@@ -21,7 +21,8 @@ _GIVEN_UP = "untrained_in_use"
 
 # What is not there is an invalid parameter to one of MLflow's stores, and missing to another.
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-
+# MLflow keeps a deleted run for a while, and refuses to write to it.
+_DELETED = "deleted"
 
 _FILES = "mlartifacts"
 # The columns of MLflow's tables that say where files are.
@@ -106,12 +107,16 @@ class Registry:
             raise
         self.client.set_terminated(run_id)
 
-    def add(self, run_id: str, metrics: Mapping[str, float], folder: Path, target: str) -> None:
-        """Add metrics, and a folder's files below `target`, to a run that is there."""
+    def add(self, run_id: str, metrics: Mapping[str, float], folder: Path, target: str) -> bool:
+        """Add metrics, and a folder's files below `target`, to a run; whether it is there."""
+        run = self._found(lambda: self.client.get_run(run_id))
+        if run is None or run.info.lifecycle_stage == _DELETED:
+            return False
         with self._reached():
             for key, value in metrics.items():
                 self.client.log_metric(run_id, _metric_name(key), value)
             self.client.log_artifacts(run_id, str(folder), target)
+        return True
 
     def register(self, run_id: str, artifact: str, tags: Mapping[str, str]) -> str:
         """Register a run's artifact folder as the next version of the encoder; returns it."""

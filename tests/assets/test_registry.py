@@ -86,11 +86,20 @@ def test_metrics_and_files_can_be_added_to_a_run_whatever_their_names(filled):
     table = registry.home.parent / "table"
     table.mkdir()
     (table / "comparison.json").write_text("{}")
-    registry.add(second, {"AUPRC, unsafe (max)": 0.75}, table, "comparison")
+    assert registry.add(second, {"AUPRC, unsafe (max)": 0.75}, table, "comparison")
     run = registry.client.get_run(second)
     assert run.data.metrics["AUPRC_ unsafe _max_"] == 0.75
     (added,) = registry.client.list_artifacts(second, "comparison")
     assert added.path == "comparison/comparison.json"
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_nothing_is_added_to_a_run_that_was_deleted(filled, tmp_path, is_known):
+    registry, (first, _), _ = filled
+    run = registry.log_run("third", {}, {}, {}, {}, []) if is_known else first[::-1]
+    if is_known:
+        registry.client.delete_run(run)
+    assert not registry.add(run, {"merit": 0.5}, tmp_path, "comparison")
 
 
 def test_versions_count_up_and_are_found_by_the_encoder_s_fingerprint(filled):
