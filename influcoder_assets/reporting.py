@@ -58,7 +58,7 @@ def _settings(settings: Settings) -> dict[str, Any]:
         "gradient_projections",
         "embedding_index",
     ),
-    sources=("reviewers_list",),
+    sources=("reviewers_list", "shards"),
     settings=_settings,
     code_version="4",
     kinds=("html", "markdown"),

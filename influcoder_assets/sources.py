@@ -258,6 +258,11 @@ def _overrides(workspace: "Workspace", shards: Iterable[str]) -> dict[str, str]:
     return workspace.reviewed.of(shards, _reviewers_list(workspace))
 
 
+def _shards(workspace: "Workspace") -> str:
+    """Their names: the merged assets say of which of them they lack."""
+    return fingerprint.of_json(sorted(workspace.shards))
+
+
 WHOLE: Mapping[str, Callable[["Workspace"], str]] = {
     "queries": _queries,
     "known_good": _known_good,
@@ -265,6 +270,7 @@ WHOLE: Mapping[str, Callable[["Workspace"], str]] = {
     "base_encoder": _base_encoder,
     "champion": _champion,
     "reviewers_list": _reviewers_list,
+    "shards": _shards,
 }
 BY_SHARD: Mapping[str, Callable[["Workspace", Iterable[str]], dict[str, str]]] = {
     "overrides": _overrides,

@@ -174,6 +174,17 @@ def test_a_shard_that_fails_is_lacking_in_a_report_by_other_rules_until_it_is_me
     assert "The report lacks" not in text_of(workspace)
 
 
+def test_a_new_shard_that_fails_is_lacking_in_the_report_until_it_is_taken_away(refreshed_home):
+    broken = refreshed_home / "corpus" / "broken.parquet"
+    broken.write_bytes(b"PAR1 is how it begins")
+    assert tiny_home.refresh(refreshed_home).made == {REPORT}
+    lacks = escape("The report lacks 1 of the corpus's shards: broken.parquet.")
+    assert lacks in text_of(Workspace.open(refreshed_home))
+    broken.unlink()
+    check_refresh(refreshed_home, {REPORT})
+    assert lacks not in text_of(Workspace.open(refreshed_home))
+
+
 def test_without_any_shard_by_the_rules_in_force_there_is_no_report_until_one_is_mended(
     refreshed_home, change_settings
 ):
