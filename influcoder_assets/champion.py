@@ -66,7 +66,7 @@ def champion_encoder(task: Task) -> None:
     winner = standing if judged else _best(merits, standing)
     chosen = contestants[winner]
     encoders[winner].save(task.out("encoder"))
-    _keep_calibration(task, chosen.version, fidelity[winner])
+    _keep_calibration(task, encoders[winner].fingerprint, fidelity[winner])
     if winner == "challenger":
         task.workspace.registry.promote(str(chosen.version))
     task.draft.settled[_ALIAS] = chosen.version or NONE
@@ -162,13 +162,13 @@ def _trained_as(task: Task, version: str) -> Manifest:
     )
 
 
-def _keep_calibration(task: Task, version: str | None, fidelity: Fidelity) -> None:
+def _keep_calibration(task: Task, encoder: str, fidelity: Fidelity) -> None:
     """The encoder's own calibration set, as it was when it came into use; a new one for an encoder
     that never was, or whose teacher is not the one of today."""
     store = task.workspace.store
     teacher = str(task.input("distillation_set").summary["teacher"])
     for manifest in reversed(store.history("champion_encoder")):
-        if manifest.summary["version"] != version:
+        if manifest.summary["encoder"] != encoder:
             continue
         folder = store.folder(manifest, "calibration")
         if CalibrationSet.load(folder).teacher == teacher:

@@ -185,6 +185,8 @@ def distillation_set(task: Task) -> None:
         settings.test,
     )
     frozen.save(task.draft.folder)
+    # The encoder's own measure is renewed with it, even where another name gives equal features.
+    task.out("teacher.txt").write_text(teacher_key(task))
     _labelled(task, frozen).write_parquet(task.out("labelled.parquet"))
     task.draft.rows = len(frozen.candidates)
     task.draft.summary |= {

@@ -1,15 +1,20 @@
 """Challengers, redistillation and rollback: what each makes anew, and who is in use then."""
 
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from influcoder_assets import champion
 from influcoder_assets.maker import makers
 from influcoder_assets.refresh import redistill_job
 from influcoder_assets.registry import ALIAS
 from influcoder_assets.workspace import Workspace
+from influcoder_lib import hardware
 from influcoder_lib.errors import StoreError
+from influcoder_lib.evaluation.calibration_set import CalibrationSet
 from tests.assets import tiny_home
 from tests.assets.changes import (
     A_CHALLENGER,
@@ -188,6 +193,44 @@ def test_another_registry_does_not_take_the_encoder_in_use_away(refreshed_home, 
     told = run_command("rollback", "--to", "untrained", "--home", refreshed_home)
     assert told.exit_code == 0, told.output
     assert reasons(refreshed_home)["champion_encoder", None] == "champion changed"
+
+
+def test_another_untrained_encoder_is_measured_by_its_own_fidelity(new_home, change_settings, lose):
+    tiny_home.refresh(new_home)
+    other = shutil.copytree(new_home / "models" / "encoder", new_home / "models" / "other")
+    (weights,) = other.rglob("model.safetensors")
+    draw = np.random.default_rng(0)
+    tensors = {
+        name: (each + draw.normal(size=each.shape) / 2).astype(np.float32)
+        for name, each in load_file(weights).items()
+        if each.dtype == np.float32
+    }
+    save_file({**load_file(weights), **tensors}, weights, {"format": "pt"})
+    change_settings(new_home, "encoder.path", "models/other")
+    assert not tiny_home.refresh(new_home).failures
+    store = Workspace.open(new_home).store
+    now, before = reversed(store.history("champion_encoder")[-2:])
+    assert now.summary["version"] is before.summary["version"] is None
+    assert now.summary["per_query"] != before.summary["per_query"]
+    own = CalibrationSet.load(store.folder(now, "calibration"))
+    assert own.expected.per_query == now.summary["per_query"]
+
+
+def test_another_name_for_the_same_teacher_renews_what_shards_are_measured_by(
+    refreshed_home, change_settings, monkeypatch, lose
+):
+    def teachers() -> set[str]:
+        store = Workspace.open(refreshed_home).store
+        measure = store.folder(store.require("champion_encoder"), "calibration")
+        shards = [store.require("gradient_projections", shard) for shard in tiny_home.SHARDS]
+        return {CalibrationSet.load(measure).teacher, *(s.summary["teacher"] for s in shards)}
+
+    monkeypatch.setattr(hardware, "has_bfloat16", lambda device: False)
+    before = teachers()
+    change_settings(refreshed_home, "target_model.dtype", "auto")
+    assert not tiny_home.refresh(refreshed_home).failures
+    assert len(teachers()) == 1
+    assert teachers() != before
 
 
 def test_an_alias_taken_away_by_hand_is_followed(refreshed_home):
