@@ -28,14 +28,17 @@ _BY_HAND = "__ASSET_JOB"
 # Of what Dagster says: it lists all that would be allowed.
 _MOST_CHARACTERS = 300
 
-_ALIVE = (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
-_WAITING = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED)
+_BEFORE_ITS_LOCK = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING)
+# Whatever has one of these has a process, or has lost it.
+_ALIVE = (*_BEFORE_ITS_LOCK, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
 
 
 def is_running(instance: dg.DagsterInstance, workspace: Workspace, jobs: Sequence[str]) -> bool:
     """Whether one of the jobs runs on this home, or is about to."""
     report_the_dead(instance, workspace, jobs)
-    return is_held(lock_of(workspace)) or bool(_runs(instance, jobs, [*_ALIVE, *_WAITING]))
+    return is_held(lock_of(workspace)) or bool(
+        _runs(instance, jobs, [*_ALIVE, dg.DagsterRunStatus.QUEUED])
+    )
 
 
 def report_the_dead(
@@ -141,7 +144,7 @@ def _lock_by_hand(data: Path, run_id: str) -> FileLock:
 
 def _is_overdue(record: dg.RunRecord) -> bool:
     """Whether a run without a lock would have it by now, if it were alive."""
-    is_starting = record.dagster_run.status == dg.DagsterRunStatus.STARTING
+    is_starting = record.dagster_run.status in _BEFORE_ITS_LOCK
     allowed = _IMPORT_SECONDS if is_starting else _GRACE_SECONDS
     return time.time() - record.update_timestamp.timestamp() > allowed
 
