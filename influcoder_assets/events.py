@@ -37,15 +37,53 @@ def materialise(
     Raises:
         Exception: it could not be made, see `maker.make`.
     """
-    manifest, task = survey.make(asset, shard, run_id, making)
+    yield from _told(*survey.make(asset, shard, run_id, making), instance)
+
+
+def catch_up(
+    survey: Survey, instance: dg.DagsterInstance
+) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
+    """Say what was made without a word: a run that is killed between publishing an artifact and
+    saying so leaves Dagster with the one before, and with no result of its checks."""
+    for node in maker.nodes():
+        shards = sorted(survey.facts.shards) if node.sharded else [None]
+        said = _said(instance, node.name, shards)
+        for shard in shards:
+            made = survey.workspace.store.current(node.name, shard)
+            if made is None or made.fingerprint == said.get(shard):
+                continue
+            # What another machine made at a shared location is for its own Dagster to show.
+            if instance.has_run(made.run_id):
+                yield from _told(*maker.taken_up(survey.workspace, survey.facts, made), instance)
+
+
+def _said(
+    instance: dg.DagsterInstance, asset: str, shards: Sequence[str | None]
+) -> dict[str | None, str]:
+    """The data version that Dagster knows of each shard of an asset."""
+    key = dg.AssetKey(asset)
+    if shards == [None]:
+        latest = instance.get_latest_materialization_event(key)
+        told = latest.asset_materialization if latest else None
+        return {None: (told.tags or {}).get(_DATA_VERSION, "")} if told else {}
+    tags = instance.event_log_storage.get_latest_tags_by_partition(
+        key, dg.DagsterEventType.ASSET_MATERIALIZATION, [_DATA_VERSION]
+    )
+    return {shard: found.get(_DATA_VERSION, "") for shard, found in tags.items()}
+
+
+def _told(
+    manifest: Manifest, task: Task, instance: dg.DagsterInstance
+) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
+    """An artifact's materialization, then the result of every check of it."""
     yield dg.AssetMaterialization(
-        asset,
-        partition=shard,
+        manifest.asset,
+        partition=manifest.shard,
         metadata=metadata(manifest, task),
         tags=_version_tags(manifest, instance),
     )
-    for check in checks.of(asset):
-        yield _evaluate(check, task, shard)
+    for check in checks.of(manifest.asset):
+        yield _evaluate(check, task, manifest.shard)
 
 
 def metadata(manifest: Manifest, task: Task) -> dict[str, Any]:
@@ -130,8 +168,8 @@ def _made_from(manifest: Manifest) -> str:
 def _evaluate(check: checks.Check, task: Task, shard: str | None) -> dg.AssetCheckEvaluation:
     try:
         found = check.look(task)
-    except InflucoderError as error:
-        found = Finding(False, str(error))
+    except Exception as error:
+        found = Finding(False, maker.told(error))
     if not found.passed:
         task.say(f"check {check.name} failed: {found.message}")
     return dg.AssetCheckEvaluation(

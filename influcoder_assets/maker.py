@@ -226,6 +226,12 @@ def taken(
     return manifest, task
 
 
+def taken_up(workspace: Workspace, facts: Facts, manifest: Manifest) -> tuple[Manifest, Task]:
+    """The same of one that was made and published by a run that ended there."""
+    draft = Draft(workspace.store.place(manifest))
+    return taken(workspace, facts, manifest, draft, {}, manifest.run_id)
+
+
 def recipe_of(asset: str, shard: str | None, facts: Facts) -> Recipe:
     """The current recipe of one artifact."""
     return refresh.recipe(makers()[asset].node, shard, {n.name: n for n in nodes()}, facts)

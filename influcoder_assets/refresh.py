@@ -126,6 +126,8 @@ def report_failures(context: dg.OpExecutionContext, home: HomeResource, run: Ref
         # What the run learnt of the shards that it made, the look at its end need not learn again.
         run.survey.workspace.remember()
         found = Survey.of(home.open())
+        for event in events.catch_up(found, context.instance):
+            context.log_event(event)  # type: ignore[arg-type]
         failed += [f"{name}: {message}" for name, message in found.workspace.refused.items()]
         context.log_event(events.plan_event(found))
     except InflucoderError as error:

@@ -8,12 +8,13 @@ import sys
 import threading
 import time
 from contextlib import closing
+from dataclasses import replace
 
 import dagster as dg
 import polars as pl
 import pytest
 
-from influcoder_assets import lock, refresh
+from influcoder_assets import checks, lock, maker, refresh
 from influcoder_assets.driver import refresh_home
 from influcoder_assets.lock import lock_of
 from influcoder_assets.refresh import redistill_job
@@ -252,6 +253,49 @@ def test_a_run_killed_half_way_is_ended_by_the_next_tick_which_makes_the_rest(
     } | {("corpus_embeddings", "a.jsonl")}
     check_refresh(refreshed_home, (in_shard("a.jsonl") | in_shard("new.jsonl")) - made_before)
     assert not half_written[0].exists()
+
+
+def test_a_run_that_its_process_never_started_is_in_nobody_s_way_for_ever(
+    refreshed_home, monkeypatch
+):
+    tiny_home.append_row(refreshed_home / "corpus" / "a.jsonl", NEW_ROW)
+    with tiny_home.chosen(refreshed_home) as instance:
+        run = instance.create_run_for_job(refresh.refresh_job)
+        assert run.status == dg.DagsterRunStatus.NOT_STARTED
+        assert tick(refreshed_home, instance).skip_message == "a refresh is running"
+        monkeypatch.setattr(lock, "_IMPORT_SECONDS", -1)
+        assert len(tick(refreshed_home, instance).run_requests) == 1
+
+
+def test_what_a_killed_run_made_but_did_not_tell_is_told_by_the_next(refreshed_home):
+    tiny_home.append_row(refreshed_home / "corpus" / "a.jsonl", NEW_ROW)
+    workspace = Workspace.open(refreshed_home)
+    with tiny_home.chosen(refreshed_home) as instance:
+        killed = instance.create_run_for_job(refresh.refresh_job)
+        made, _ = maker.make(
+            workspace, maker.current_facts(workspace), "corpus", "a.jsonl", killed.run_id
+        )
+    again = tiny_home.refresh(refreshed_home)
+    assert again.made == in_shard("a.jsonl")
+    (told,) = [each for each in again.materialized if each.asset_key.path == ["corpus"]]
+    assert told.tags["dagster/data_version"] == made.fingerprint
+    checked = [each for each in again.evaluated if each.asset_key.path == ["corpus"]]
+    assert [each.check_name for each in checked] == ["ids_unique"]
+    check_refresh(refreshed_home, set())
+
+
+def test_a_check_that_cannot_look_has_failed_and_stops_nothing(refreshed_home, monkeypatch):
+    def fail(task: maker.Task) -> None:
+        raise ZeroDivisionError("by zero")
+
+    blind = [replace(each, look=fail) for each in checks.of("corpus")]
+    monkeypatch.setattr(checks, "CHECKS", blind)
+    tiny_home.append_row(refreshed_home / "corpus" / "a.jsonl", NEW_ROW)
+    again = tiny_home.refresh(refreshed_home)
+    assert not again.failures
+    assert [(e.passed, e.description) for e in again.evaluated] == [
+        (False, "ZeroDivisionError: by zero")
+    ]
 
 
 def test_a_refresh_at_work_is_left_alone_however_long_it_is_silent(refreshed_home, monkeypatch):
