@@ -108,7 +108,7 @@ def print_answer(answer: "Answer", named: bool) -> None:
     if named:
         console.print(Text(_line(answer.sample), "bold"), no_wrap=True, overflow="ellipsis")
     _print_samples(answer.found, "cosine", texts=True)
-    cut = "; the text is longer than the encoder reads, its end was left out"
+    cut = "; the text is longer than the encoder reads, part of it was not read"
     said = f"found in {answer.milliseconds:.0f} ms{cut if answer.truncated else ''}"
     console.print(Text(said, "dim"), "", sep="\n")
 

@@ -16,7 +16,7 @@ from influcoder_lib.student.encoder import InfluenceEncoder
 class Answer:
     """What a search found, nearest first, and how long encoding and looking up took.
 
-    `truncated`: the text is longer than the encoder's window, and its tail was not read.
+    `truncated`: the text is longer than the encoder's window, and part of it was not read.
     """
 
     sample: Sample

@@ -62,7 +62,8 @@ class InfluenceEncoder:
         Raises:
             ModelError: the folder cannot be loaded, has a module with pickled weights only, has
                 no tokenizer that can be used, or cuts its vectors (`truncate_dim`).
-            SettingsError: the window is below 3 tokens or beyond the encoder's positions.
+            SettingsError: the window is below 3 tokens, or 5 of a kernel student, or beyond the
+                encoder's positions.
         """
         model = open_model(folder)
         if not isinstance(model[-1], Normalize):

@@ -7,7 +7,7 @@ one text, or a transformer whose head wants prompt and response apart (parts).
 import json
 from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -77,7 +77,8 @@ def reader_of(model: SentenceTransformer, window: int | None = None) -> Reader:
 
     Raises:
         ModelError: the first module is neither a transformer with a tokenizer nor static.
-        SettingsError: the window is below 3 tokens or beyond the encoder's positions.
+        SettingsError: the window is below 3 tokens, or 5 where prompt and response are read apart,
+            or beyond the encoder's positions.
     """
     if isinstance(model[0], StaticEmbedding):
         return StaticReader(model, window)
@@ -93,10 +94,13 @@ def reader_of(model: SentenceTransformer, window: int | None = None) -> Reader:
 class TransformerReader:
     """Takes texts of like length together; the tail of a long one is cut, special tokens stay."""
 
+    least: ClassVar[int] = 3
+    """The smallest window: one token between a start and an end."""
+
     def __init__(self, model: SentenceTransformer, window: int | None) -> None:
         self._model = model
         if window is not None:
-            _check_window(window, _positions(model[0]))
+            _check_window(window, self.least, _positions(model[0]))
             model.max_seq_length = window
         self.window = int(model.max_seq_length)
         attention.select(model[0])
@@ -148,9 +152,11 @@ class TransformerReader:
 class PartsReader(TransformerReader):
     """Reads prompt and response as two texts in one row, and says which token is of which.
 
-    If they do not fit the window the response keeps at least half of it; its tail is cut, and of
-    the prompt the head, as the teacher does (`teacher/tokens.py`).
+    If they do not fit the window the response keeps at least half of it, and what a short prompt
+    leaves; its tail is cut, and of the prompt the head.
     """
+
+    least: ClassVar[int] = len(_FRAME) + PARTS
 
     def read(self, samples: Sequence[Sample]) -> Reading:
         """Each sample as two texts in one row."""
@@ -232,7 +238,7 @@ class StaticReader:
         self._model = model
         self._tokenizer: Tokenizer = model[0].tokenizer
         if window is not None:
-            _check_window(window, None)
+            _check_window(window, TransformerReader.least, None)
             self._tokenizer.enable_truncation(window)
         self.window = int(self._tokenizer.truncation["max_length"])
 
@@ -280,12 +286,12 @@ def _positions(words: Any) -> int | None:
     return most if padding is None else most - padding - 1
 
 
-def _check_window(window: int, most: int | None) -> None:
-    if window < 3 or (most is not None and window > most):
+def _check_window(window: int, least: int, most: int | None) -> None:
+    if window < least or (most is not None and window > most):
         raise SettingsError(
             f"The encoder cannot read {window} tokens.",
             where="encoder.window",
-            allowed=f"3 to {most} tokens" if most is not None else "3 tokens or more",
+            allowed=f"{least} to {most} tokens" if most is not None else f"{least} tokens or more",
         )
 
 

@@ -12,7 +12,7 @@ from sklearn.kernel_ridge import KernelRidge
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from influcoder_lib.errors import ModelError
+from influcoder_lib.errors import ModelError, SettingsError
 from influcoder_lib.samples import Sample
 from influcoder_lib.student.encoder import InfluenceEncoder
 from influcoder_lib.student.head import KernelHead, Role
@@ -304,6 +304,14 @@ def test_the_response_keeps_at_least_half_and_the_prompt_loses_its_head(
     assert (len(cut[0]), len(cut[1])) == kept
     assert cut[0] == list(range(prompt))[prompt - kept[0] :]
     assert cut[1] == list(range(response))[: kept[1]]
+
+
+def test_the_least_window_has_room_for_a_token_of_each_part(student: InfluenceEncoder) -> None:
+    model = student.copy().model
+    with pytest.raises(SettingsError, match=r"(?s)cannot read 4 tokens.*5 to 64 tokens"):
+        InfluenceEncoder(model, 4)
+    cut = InfluenceEncoder(model, 5)._reader._fit([1, 2, 3], [4, 5, 6])
+    assert cut == ([3], [4])
 
 
 @pytest.mark.parametrize(("queries", "candidates"), [(1, 2), (2, 3)])
