@@ -60,7 +60,7 @@ def computing_in(dtype: torch.dtype, device: torch.device) -> AbstractContextMan
 
 
 @contextmanager
-def repeatable(warn_only: bool = True) -> Iterator[None]:
+def deterministic(warn_only: bool = True) -> Iterator[None]:
     """A context in which equal inputs give equal bytes on the same machine.
 
     A GPU adds in any order unless it is asked not to; cuDNN's attention knows no other way, so

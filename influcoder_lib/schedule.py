@@ -3,16 +3,16 @@
 import torch
 
 
-def rising_then_falling(
-    optimizer: torch.optim.Optimizer, steps: int, rising: float
+def warmup_then_decay(
+    optimizer: torch.optim.Optimizer, steps: int, warmup_share: float
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """Rises linearly over this share of the steps, then falls linearly; no step has a rate of
-    exactly 0, be it the only one."""
-    first = round(rising * steps)
+    """Rises linearly over the warm-up, this share of the steps, then decays linearly; no step has a
+    rate of exactly 0, be it the only one."""
+    warmup_steps = round(warmup_share * steps)
 
     def factor(step: int) -> float:
-        if step < first:
-            return (step + 1) / (first + 1)
-        return max(steps - step, 0) / max(steps - first, 1)
+        if step < warmup_steps:
+            return (step + 1) / (warmup_steps + 1)
+        return max(steps - step, 0) / max(steps - warmup_steps, 1)
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)

@@ -10,8 +10,8 @@ import torch
 
 from influcoder_lib import memory
 from influcoder_lib.errors import SettingsError
-from influcoder_lib.hardware import repeatable
-from influcoder_lib.schedule import rising_then_falling
+from influcoder_lib.hardware import deterministic
+from influcoder_lib.schedule import warmup_then_decay
 from influcoder_lib.student.draws import steps
 from influcoder_lib.student.encoder import InfluenceEncoder
 from influcoder_lib.student.losses import reference_loss
@@ -67,7 +67,7 @@ def _distill(
     optimizer = torch.optim.AdamW(
         student.model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
     )
-    schedule = rising_then_falling(optimizer, recipe.epochs * steps_per_epoch, recipe.warmup)
+    schedule = warmup_then_decay(optimizer, recipe.epochs * steps_per_epoch, recipe.warmup)
     draws = steps(
         train.influence,
         recipe.queries_per_step,
@@ -127,7 +127,7 @@ def _weights(student: InfluenceEncoder) -> dict[str, torch.Tensor]:
 
 @contextmanager
 def _reproducible(seed: int) -> Iterator[None]:
-    """Seed the global generator (dropout uses it) and ask for repeatable kernels, for a while."""
-    with torch.random.fork_rng(), repeatable():
+    """Seed the global generator (dropout uses it) and ask for deterministic kernels for now."""
+    with torch.random.fork_rng(), deterministic():
         torch.manual_seed(seed)
         yield

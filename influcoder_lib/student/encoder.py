@@ -19,7 +19,7 @@ from sentence_transformers.util import batch_to_device
 from influcoder_lib import fingerprint
 from influcoder_lib.budget import TokenBudget, batches
 from influcoder_lib.errors import StoreError
-from influcoder_lib.hardware import Precision, computing_in, dtype_of, repeatable
+from influcoder_lib.hardware import Precision, computing_in, deterministic, dtype_of
 from influcoder_lib.samples import Sample
 from influcoder_lib.student.folder import open_model
 from influcoder_lib.student.head import KernelHead, Role
@@ -193,7 +193,7 @@ class InfluenceEncoder:
         reading = self._reader.read(samples)
 
         def run_rows(rows: np.ndarray) -> tuple[Batch, torch.Tensor]:
-            with torch.no_grad(), repeatable(), self.computing_in(self.precision):
+            with torch.no_grad(), deterministic(), self.computing_in(self.precision):
                 batch = self._moved(reading.batch(rows), role)
                 return batch, run(batch)
 

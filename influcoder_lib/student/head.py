@@ -19,7 +19,7 @@ Role = Literal["query", "candidate"]
 PARTS = 2
 """Prompt and response."""
 
-# Centres of the bumps that log(1 + tokens) is described by; e^8 is 3,000 tokens.
+# Centres of the radial basis functions of log(1 + tokens); e^8 is 3,000 tokens.
 _CENTRES = torch.arange(0, 8.5, 0.5)
 _WIDTH = 0.5
 # Both parts of a candidate's vector, each at most of length 1, fit into one of length 1.
@@ -61,29 +61,32 @@ class KernelHead(Module):
         self.register_buffer("spreads", torch.ones(2))
 
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
-        """Adds `sentence_embedding` (n, dimension) float32; wants `role`, and what `describe` does.
+        """Adds `sentence_embedding` (n, dimension) float32; wants `role`, and what `featurize`
+        does.
 
         Raises:
             KeyError: a feature is missing.
         """
         with torch.autocast(features["counts"].device.type, enabled=False):
-            given = self.describe(features)
-            alike = self.embedding(given) @ self.basis
+            own = self.featurize(features)
+            resemblance = self.embedding(own) @ self.basis
             if features["role"] == "query":
-                found = nn.functional.normalize(self.query(given), dim=1)
-                vectors = torch.cat([found, alike, torch.zeros_like(found[:, :1])], dim=1)
+                influence = nn.functional.normalize(self.query(own), dim=1)
+                padding = torch.zeros_like(influence[:, :1])
+                vectors = torch.cat([influence, resemblance, padding], dim=1)
             else:
-                found = self.candidate(given)
-                found = found / found.norm(dim=1, keepdim=True).clamp(min=1)
-                both = torch.cat([found, alike], dim=1) * _ROOT_HALF
-                left = (1 - both.square().sum(dim=1, keepdim=True)).clamp(min=0).sqrt()
-                vectors = torch.cat([both, left], dim=1)
+                influence = self.candidate(own)
+                influence = influence / influence.norm(dim=1, keepdim=True).clamp(min=1)
+                parts = torch.cat([influence, resemblance], dim=1) * _ROOT_HALF
+                padding = (1 - parts.square().sum(dim=1, keepdim=True)).clamp(min=0).sqrt()
+                vectors = torch.cat([parts, padding], dim=1)
         features["sentence_embedding"] = vectors
         return features
 
     def blended(self, queries: np.ndarray, resemblance: float) -> np.ndarray:
         """Unit vectors (n, dimension) of queries for scores of which `resemblance`, in [0, 1), is
-        plain resemblance and the rest influence, each in units of its spread in training."""
+        plain resemblance and the rest influence, each in units of its standard deviation in
+        training."""
         shares = (1 - resemblance, resemblance) / self.spreads.cpu().numpy()
         # The first part comes with the length that unit vectors have left to it.
         lengths = np.linalg.norm(queries[:, : self.influencing], axis=1, keepdims=True)
@@ -92,13 +95,13 @@ class KernelHead(Module):
         scaled[:, self.influencing :] *= shares[1]
         return scaled / np.linalg.norm(scaled, axis=1, keepdims=True).clip(min=1e-12)
 
-    def embedding(self, given: Tensor) -> Tensor:
-        """Unit vectors (n, h) of described samples: the last layer, prompt and response alike."""
+    def embedding(self, features: Tensor) -> Tensor:
+        """Unit vectors (n, h) of samples' features: the last layer, prompt and response alike."""
         start = PARTS * (len(self.layers) - 1) * self.width
-        prompts, responses = given[:, start:].split(self.width, dim=1)[:PARTS]
+        prompts, responses = features[:, start:].split(self.width, dim=1)[:PARTS]
         return nn.functional.normalize(prompts + responses, dim=1)
 
-    def describe(self, features: dict[str, Any]) -> Tensor:
+    def featurize(self, features: dict[str, Any]) -> Tensor:
         """All that the head is told of n samples, side by side: (n, D) float32.
 
         Wants `all_layer_embeddings`, each (rows, T, h), `parts` (rows, T) int64: PARTS · i + part
@@ -129,9 +132,9 @@ class KernelHead(Module):
 
 
 class Regression(nn.Module):
-    """Kernel ridge regression: descriptions (n, D) to numbers (n, k).
+    """Kernel ridge regression: features (n, D) to numbers (n, k), `offset` being the intercept.
 
-    `groups` are the widths of the pieces that a description consists of. The kernel is the weighted
+    `groups` are the widths of the pieces that the features consist of. The kernel is the weighted
     mean over the pieces of exp(-|x - s|²), in units that `factor` sets, with every support s.
     """
 
@@ -154,16 +157,16 @@ class Regression(nn.Module):
         }.items():
             self.register_buffer(name, torch.zeros(shape))
 
-    def forward(self, given: Tensor) -> Tensor:
+    def forward(self, features: Tensor) -> Tensor:
         """Predictions (n, k) float32."""
-        return self.kernel(self.scaled(given)) @ self.dual + self.offset
+        return self.kernel(self.scaled(features)) @ self.dual + self.offset
 
-    def scaled(self, given: Tensor) -> Tensor:
-        """Descriptions (n, D) in the kernel's units."""
-        return (given - self.mean) * self.factor
+    def scaled(self, features: Tensor) -> Tensor:
+        """Features (n, D) in the kernel's units."""
+        return (features - self.mean) * self.factor
 
     def kernel(self, scaled: Tensor) -> Tensor:
-        """Kernel (n, supports) of scaled descriptions."""
+        """Kernel (n, supports) of scaled features."""
         total = scaled.new_zeros(len(scaled), len(self.support))
         pieces = zip(scaled.split(self.groups, 1), self.support.split(self.groups, 1), strict=True)
         for weight, (own, other) in zip(self.weights, pieces, strict=True):
@@ -187,7 +190,7 @@ def _means(states: Tensor, parts: Tensor, count: int) -> Tensor:
 
 
 def _length_features(counts: Tensor) -> Tensor:
-    """log(1 + tokens) of each part (n, PARTS), as such and as bumps."""
+    """log(1 + tokens) of each part (n, PARTS), as such and through the radial basis functions."""
     logs = torch.log1p(counts)
-    bumps = torch.exp(-(((logs[:, :, None] - _CENTRES.to(logs)) / _WIDTH) ** 2))
-    return torch.cat([logs / 4 - 1, bumps.flatten(1)], dim=1)
+    rbf = torch.exp(-(((logs[:, :, None] - _CENTRES.to(logs)) / _WIDTH) ** 2))
+    return torch.cat([logs / 4 - 1, rbf.flatten(1)], dim=1)

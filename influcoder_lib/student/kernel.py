@@ -22,8 +22,8 @@ from influcoder_lib.student.head import KernelHead, Regression, Role, square_dis
 from influcoder_lib.student.reading import Batch
 from influcoder_lib.student.training import Distilled, EpochLog, TrainingSet, validated
 
-# The penalty is chosen among these, in units of the kernel of a sample with itself.
-_PENALTIES = 10.0 ** np.arange(-3, 1.51, 0.25)
+# Alpha, the ridge penalty, is chosen among these, in units of the kernel of a sample with itself.
+_ALPHAS = 10.0 ** np.arange(-3, 1.51, 0.25)
 # What the kernel's exponent is of two samples at the median distance of one piece.
 _MEDIAN_EXPONENT = 0.5
 # Squared distances up to this, for each number of a piece, are those of equal texts: rounding.
@@ -42,7 +42,7 @@ def distill_kernel(
     Epoch 0 of the log is the encoder as it came, epoch 1 the student, and the better of the two on
     `validation` is the result. Its vectors have `dimension` numbers; those for influence span the
     leading right singular vectors of the train queries' features, and if there are fewer, the rest
-    is 0. The penalty of each regression is the one with the least leave-one-out squared error of
+    is 0. Alpha of each regression is the one with the least leave-one-out squared error of
     the influences on all train samples of the other side.
 
     Raises:
@@ -71,21 +71,22 @@ def fit(
     student = _unfitted(encoder, train, dimension)
     head = student.model[1]
     span = _span(train.query_features, head.influencing)
-    wanted = train.query_features @ span, train.candidate_features @ span
-    given = (
-        describe(student, train.queries, "query"),
-        describe(student, train.candidates, "candidate"),
+    query_targets, candidate_targets = train.query_features @ span, train.candidate_features @ span
+    queries = featurize(student, train.queries, "query")
+    candidates = featurize(student, train.candidates, "candidate")
+    loo_queries, _ = _regress(head.query, queries, query_targets, _moment(candidate_targets))
+    loo_candidates, loss = _regress(
+        head.candidate, candidates, candidate_targets, _moment(query_targets)
     )
-    foreseen, _ = _regress(head.query, given[0], wanted[0], _moment(wanted[1]))
-    predicted, loss = _regress(head.candidate, given[1], wanted[1], _moment(wanted[0]))
-    asked, offered = (head.embedding(each).cpu().numpy() for each in given)
-    head.basis.copy_(torch.from_numpy(_directions(asked, offered, head.resembling)))
+    query_embeddings, candidate_embeddings = (
+        head.embedding(each).cpu().numpy() for each in (queries, candidates)
+    )
+    directions = _directions(query_embeddings, candidate_embeddings, head.resembling)
+    head.basis.copy_(torch.from_numpy(directions))
     basis = head.basis.cpu().numpy()
-    spreads = [
-        _spread(_units(foreseen) @ predicted.T),
-        _spread(asked @ basis @ (offered @ basis).T),
-    ]
-    head.spreads.copy_(torch.tensor(spreads))
+    influence = _units(loo_queries) @ loo_candidates.T
+    resemblance = query_embeddings @ basis @ (candidate_embeddings @ basis).T
+    head.spreads.copy_(torch.tensor([_std(influence), _std(resemblance)]))
     return student, loss
 
 
@@ -100,7 +101,7 @@ def _directions(queries: np.ndarray, candidates: np.ndarray, numbers: int) -> np
     return _span(np.concatenate(both), numbers)
 
 
-def _spread(scores: np.ndarray) -> float:
+def _std(scores: np.ndarray) -> float:
     """Standard deviation of scores, 1 if they are all the same."""
     return float(scores.std()) or 1.0
 
@@ -110,39 +111,39 @@ def _units(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.where(norms > 0, norms, 1)
 
 
-def describe(student: InfluenceEncoder, samples: Sequence[Sample], role: Role) -> Tensor:
+def featurize(student: InfluenceEncoder, samples: Sequence[Sample], role: Role) -> Tensor:
     """What the student's head is told of the samples: (n, D) float32, on the model's device."""
-    words, head = student.model[0], student.model[1]
+    transformer, head = student.model[0], student.model[1]
 
     def run(batch: Batch) -> Tensor:
         # In a dict of its own: the transformer adds the hidden states of all layers to the one it
         # is given, and the batch is kept.
-        return head.describe(words({**batch.inputs})).float()
+        return head.featurize(transformer({**batch.inputs})).float()
 
-    batches, found = zip(*student.compute(samples, role, run), strict=True)
-    back = np.argsort(np.concatenate([batch.rows for batch in batches]), kind="stable")
-    return torch.cat(found)[torch.from_numpy(back).to(student.model.device)]
+    batches, blocks = zip(*student.compute(samples, role, run), strict=True)
+    order = np.argsort(np.concatenate([batch.rows for batch in batches]), kind="stable")
+    return torch.cat(blocks)[torch.from_numpy(order).to(student.model.device)]
 
 
 def _unfitted(encoder: InfluenceEncoder, train: TrainingSet, dimension: int) -> InfluenceEncoder:
-    words = encoder.model[0]
-    if not isinstance(words, Transformer):
+    transformer = encoder.model[0]
+    if not isinstance(transformer, Transformer):
         raise ModelError(
             "Prompt and response cannot be told apart by this encoder.",
             where="encoder.architecture: kernel",
             allowed="an encoder whose first module is a Transformer",
         )
-    words = copy.deepcopy(words)
-    words.auto_model.config.output_hidden_states = True
-    depth = int(words.auto_model.config.num_hidden_layers)
+    transformer = copy.deepcopy(transformer)
+    transformer.auto_model.config.output_hidden_states = True
+    depth = int(transformer.auto_model.config.num_hidden_layers)
     head = KernelHead(
         layers=sorted({0, depth // 2, depth}),
-        width=words.get_embedding_dimension(),
+        width=transformer.get_embedding_dimension(),
         dimension=dimension,
         supports=[len(train.queries), len(train.candidates)],
     )
     model = SentenceTransformer(
-        modules=[words, head, Normalize()],
+        modules=[transformer, head, Normalize()],
         device=encoder.model.device.type,
         prompts=encoder.model.prompts,
         default_prompt_name=encoder.model.default_prompt_name,
@@ -160,54 +161,54 @@ def _span(features: np.ndarray, numbers: int) -> np.ndarray:
 
 
 def _regress(
-    regression: Regression, given: Tensor, wanted: np.ndarray, metric: np.ndarray
+    regression: Regression, features: Tensor, targets: np.ndarray, metric: np.ndarray
 ) -> tuple[np.ndarray, float]:
-    """Fit to descriptions (n, D) and numbers (n, k); an error e weighs eᵀ metric e.
+    """Fit to features (n, D) and targets (n, k); an error e weighs eᵀ metric e.
 
-    Returns what is predicted of each sample from all others and the mean of all (n, k), and the
-    error of that as a share of what the mean alone leaves.
+    Returns the leave-one-out predictions (n, k), with the mean of all as intercept, and their error
+    as a share of what the mean alone leaves.
     """
-    regression.mean.copy_(given.mean(dim=0))
-    regression.factor.copy_(_factor(regression, given))
-    regression.support.copy_(regression.scaled(given))
+    regression.mean.copy_(features.mean(dim=0))
+    regression.factor.copy_(_factor(regression, features))
+    regression.support.copy_(regression.scaled(features))
     kernel = regression.kernel(regression.support).double().cpu().numpy()
-    offset = wanted.mean(axis=0, dtype=np.float64)
-    centred = wanted - offset
+    intercept = targets.mean(axis=0, dtype=np.float64)
+    centred = targets - intercept
     values, vectors = np.linalg.eigh(kernel)
     values = np.maximum(values, 0)
     rotated = vectors.T @ centred
     squares = np.square(vectors)
     errors = []
-    for penalty in _PENALTIES:
-        # What is left of a target, over what its own sample did not explain, is the error of the
-        # regression without it (Allen's PRESS).
-        shrunk = penalty / (values + penalty)
-        left, own = vectors @ (shrunk[:, None] * rotated), squares @ shrunk
-        errors.append(left / own[:, None])
+    for alpha in _ALPHAS:
+        # A residual over 1 - its leverage is the error of the regression without that sample
+        # (Allen's PRESS).
+        shrinkage = alpha / (values + alpha)
+        residuals, unlevered = vectors @ (shrinkage[:, None] * rotated), squares @ shrinkage
+        errors.append(residuals / unlevered[:, None])
     losses = [_error(each, metric) for each in errors]
     best = int(np.argmin(losses))
-    dual = vectors @ (rotated / (values + _PENALTIES[best])[:, None])
+    dual = vectors @ (rotated / (values + _ALPHAS[best])[:, None])
     regression.dual.copy_(torch.from_numpy(dual))
-    regression.offset.copy_(torch.from_numpy(offset))
+    regression.offset.copy_(torch.from_numpy(intercept))
     base = _error(centred, metric)
-    return wanted - errors[best], losses[best] / base if base > 0 else 1.0
+    return targets - errors[best], losses[best] / base if base > 0 else 1.0
 
 
 def _error(errors: np.ndarray, metric: np.ndarray) -> float:
     return float(((errors @ metric) * errors).sum())
 
 
-def _factor(regression: Regression, given: Tensor) -> Tensor:
+def _factor(regression: Regression, features: Tensor) -> Tensor:
     """Scale (D,) to variance 1 and, piece by piece, to `_MEDIAN_EXPONENT` at the median distance of
     pairs that differ; what does not vary here gets 0, however it varies later."""
-    spread = given.std(dim=0, correction=0)
-    scale = torch.where(spread > 1e-6, 1 / spread.clamp(min=1e-6), 0)
+    std = features.std(dim=0, correction=0)
+    scale = torch.where(std > 1e-6, 1 / std.clamp(min=1e-6), 0)
     pieces = []
-    for piece in ((given - given.mean(dim=0)) * scale).split(regression.groups, dim=1):
+    for piece in ((features - features.mean(dim=0)) * scale).split(regression.groups, dim=1):
         # No pairs are listed: for thousands of samples they would take more than the distances.
-        own = square_distances(piece, piece)
-        own.masked_fill_(own <= _EQUAL * piece.shape[1], torch.nan)
-        middle = own.nanmedian().nan_to_num()
-        unit = (_MEDIAN_EXPONENT / middle).sqrt() if middle > 0 else torch.zeros(())
-        pieces.append(unit.to(own.device).expand(piece.shape[1]))
+        distances = square_distances(piece, piece)
+        distances.masked_fill_(distances <= _EQUAL * piece.shape[1], torch.nan)
+        median = distances.nanmedian().nan_to_num()
+        unit = (_MEDIAN_EXPONENT / median).sqrt() if median > 0 else torch.zeros(())
+        pieces.append(unit.to(distances.device).expand(piece.shape[1]))
     return scale * torch.cat(pieces)

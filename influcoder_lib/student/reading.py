@@ -186,9 +186,9 @@ class PartsReader(TransformerReader):
         return prompt[max(0, len(prompt) - (room - len(response))) :], response
 
     def _inputs(self, samples: Sequence[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]:
-        """The transformer's inputs and `parts` of `KernelHead.describe`, int64: rows of start,
+        """The transformer's inputs and `parts` of `KernelHead.featurize`, int64: rows of start,
         prompt, end, response, end, padded (n, longest), or end to end (1, tokens)."""
-        tokenizer, words = self._model.tokenizer, self._model[0]
+        tokenizer, transformer = self._model.tokenizer, self._model[0]
         start = _first(tokenizer.cls_token_id, tokenizer.bos_token_id)
         end = _first(tokenizer.sep_token_id, tokenizer.eos_token_id)
         rows = [[start, *prompt, end, *response, end] for prompt, response in samples]
@@ -199,7 +199,7 @@ class PartsReader(TransformerReader):
         owners[:, 1::2] = np.arange(none).reshape(-1, PARTS)
         runs = [[1, len(prompt), 1, len(response), 1] for prompt, response in samples]
         parts = np.repeat(owners.ravel(), np.ravel(runs))
-        if not words.can_flatten_inputs:
+        if not transformer.can_flatten_inputs:
 
             def padded(flat: np.ndarray, padding: int) -> torch.Tensor:
                 own = torch.from_numpy(flat).split(lengths.tolist())
@@ -214,7 +214,8 @@ class PartsReader(TransformerReader):
         positions = np.arange(len(ids)) - np.repeat(ends - lengths, lengths)
         return {
             "input_ids": torch.from_numpy(ids)[None],
-            "position_ids": torch.from_numpy(positions)[None] + words._flatten_position_offset,
+            "position_ids": torch.from_numpy(positions)[None]
+            + transformer._flatten_position_offset,
             "cu_seq_lens_q": torch.from_numpy(np.append(0, ends).astype(np.int32)),
             "parts": torch.from_numpy(parts)[None],
         }
@@ -276,12 +277,12 @@ class StaticReader:
         )
 
 
-def _positions(words: Any) -> int | None:
+def _positions(transformer: Any) -> int | None:
     """Tokens that a transformer has places for; RoBERTa's table begins with rows for padding."""
-    most = getattr(words.config, "max_position_embeddings", None)
+    most = getattr(transformer.config, "max_position_embeddings", None)
     if not isinstance(most, int) or most <= 0:
         return None
-    embeddings = getattr(words.auto_model, "embeddings", None)
+    embeddings = getattr(transformer.auto_model, "embeddings", None)
     padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
     return most if padding is None else most - padding - 1
 

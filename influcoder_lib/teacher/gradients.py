@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from influcoder_lib.budget import TokenBudget
 from influcoder_lib.errors import ModelError
-from influcoder_lib.hardware import computing_in, repeatable
+from influcoder_lib.hardware import computing_in, deterministic
 from influcoder_lib.models import TargetModel
 from influcoder_lib.samples import Sample
 from influcoder_lib.teacher import attention
@@ -168,7 +168,7 @@ def backward(
         attention.select(model, ids.shape[1])
     predicted = targets.roll(-1, dims=1) >= 0
     hooks = _Hooks(layers, model, len(spans), predicted, sink)
-    with hooks, repeatable(warn_only=False), torch.enable_grad():
+    with hooks, deterministic(warn_only=False), torch.enable_grad():
         with computing_in(target.dtype, model.device):
             logits = model(input_ids=ids, use_cache=False).logits
         logits.backward(_loss_gradient(logits.detach(), targets[targets >= 0], predicted))

@@ -24,7 +24,7 @@ from influcoder_lib.budget import TokenBudget
 from influcoder_lib.errors import DataError
 from influcoder_lib.models import TargetModel
 from influcoder_lib.samples import Sample
-from influcoder_lib.schedule import rising_then_falling
+from influcoder_lib.schedule import warmup_then_decay
 from influcoder_lib.teacher.adapters import AdaptedLayer, fresh_adapter
 from influcoder_lib.teacher.gradients import backward
 from influcoder_lib.teacher.tokens import Span, span_encoder
@@ -33,7 +33,7 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 """Of a checkpoint's files, those that PEFT knows."""
 _BETAS = (0.9, 0.999)
 # Share of all steps in which the learning rate rises; it falls to zero in the others.
-_RISING = 0.03
+_WARMUP_SHARE = 0.03
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def _train(run: _Run, folder: Path, say: Callable[[str], None]) -> None:
         factors.values(), lr=settings.learning_rate, betas=_BETAS, weight_decay=0.0
     )
     steps = settings.epochs * math.ceil(count / settings.samples_per_step)
-    schedule = rising_then_falling(optimiser, steps, _RISING)
+    schedule = warmup_then_decay(optimiser, steps, _WARMUP_SHARE)
     order = np.random.default_rng(settings.seed)
     taken = 0
     for epoch in range(1, settings.epochs + 1):

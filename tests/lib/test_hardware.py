@@ -75,7 +75,7 @@ def test_what_is_asked_of_kernels_ends_with_the_block_even_by_an_error(warn_only
         )
 
     def fail():
-        with hardware.repeatable(warn_only):
+        with hardware.deterministic(warn_only):
             found.append(asked())
             raise KeyError
 

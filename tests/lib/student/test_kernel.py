@@ -16,7 +16,7 @@ from influcoder_lib.errors import ModelError, SettingsError
 from influcoder_lib.samples import Sample
 from influcoder_lib.student.encoder import InfluenceEncoder
 from influcoder_lib.student.head import KernelHead, Role
-from influcoder_lib.student.kernel import _PENALTIES, _factor, _span, describe, distill_kernel, fit
+from influcoder_lib.student.kernel import _ALPHAS, _factor, _span, distill_kernel, featurize, fit
 from influcoder_lib.student.static import static_of
 from influcoder_lib.student.training import EpochLog, TrainingSet
 from tests.tiny import tiny_encoder
@@ -101,14 +101,14 @@ def test_its_predictions_are_those_of_a_kernel_ridge_regression(
     }[role]
     regression = head_of(student).get_submodule(role)
     kernel, new = (
-        regression.kernel(regression.scaled(describe(student, each, role))).numpy()
+        regression.kernel(regression.scaled(featurize(student, each, role))).numpy()
         for each in (own, VALIDATION.candidates)
     )
     wanted = features @ _span(TRAIN.query_features, 15)
-    found = regression(describe(student, VALIDATION.candidates, role)).numpy()
+    found = regression(featurize(student, VALIDATION.candidates, role)).numpy()
     misses = []
-    for penalty in _PENALTIES:
-        ridge = KernelRidge(alpha=penalty, kernel="precomputed")
+    for alpha in _ALPHAS:
+        ridge = KernelRidge(alpha=alpha, kernel="precomputed")
         ridge.fit(kernel, wanted - wanted.mean(axis=0))
         misses.append(np.abs(ridge.predict(new) + wanted.mean(axis=0) - found).max())
     assert min(misses) < 1e-4
@@ -125,7 +125,7 @@ def test_describing_many_samples_keeps_no_hidden_states(
             yield batch, found
 
     monkeypatch.setattr(student, "compute", noted)
-    describe(student, SAMPLES, "candidate")
+    featurize(student, SAMPLES, "candidate")
     values = [value for batch in kept for value in batch.inputs.values()]
     assert not any(isinstance(value, tuple) for value in values)
     assert not any(torch.is_tensor(value) and value.ndim > 2 for value in values)
@@ -147,15 +147,15 @@ def test_the_penalty_has_the_least_leave_one_out_error(student: InfluenceEncoder
     wanted = TRAIN.candidate_features @ span
     centred = wanted - wanted.mean(axis=0)
     errors = []
-    for penalty in _PENALTIES:
+    for alpha in _ALPHAS:
         total = 0.0
         for out in range(len(kernel)):
             rest = np.delete(np.arange(len(kernel)), out)
-            inner = kernel[np.ix_(rest, rest)] + penalty * np.eye(len(rest))
+            inner = kernel[np.ix_(rest, rest)] + alpha * np.eye(len(rest))
             predicted = kernel[out, rest] @ np.linalg.solve(inner, centred[rest])
             total += np.square((centred[out] - predicted) @ (TRAIN.query_features @ span).T).sum()
         errors.append(total)
-    best = _PENALTIES[int(np.argmin(errors))]
+    best = _ALPHAS[int(np.argmin(errors))]
     dual = np.linalg.solve(kernel + best * np.eye(len(kernel)), centred)
     np.testing.assert_allclose(regression.dual.numpy(), dual, atol=1e-4)
 
@@ -169,14 +169,14 @@ def test_scaling_takes_no_tensor_larger_than_the_distances(student: InfluenceEnc
             sizes.extend(t.nbytes for t in tree_leaves(found) if torch.is_tensor(t))
             return found
 
-    given = describe(student, TRAIN.candidates, "candidate").repeat(4, 1)
+    given = featurize(student, TRAIN.candidates, "candidate").repeat(4, 1)
     with Sizes():
         _factor(head_of(student).candidate, given)
     assert max(sizes) == max(given.nbytes, len(given) ** 2 * 4)
 
 
 def test_the_median_of_pairs_that_differ_has_half_an_exponent(student: InfluenceEncoder) -> None:
-    given = describe(student, TRAIN.candidates, "candidate")
+    given = featurize(student, TRAIN.candidates, "candidate")
     regression = head_of(student).candidate
     scaled = (given * _factor(regression, given)).double().numpy()
     ends = np.cumsum(regression.groups)[:-1]
@@ -192,7 +192,7 @@ def test_prompts_that_are_mostly_equal_still_tell_the_others_apart(base: Influen
     train = replace(TRAIN, candidates=[*kept, *blank])
     student = fit(base, train, 24)[0]
     regression = head_of(student).candidate
-    given = regression.scaled(describe(student, train.candidates, "candidate"))
+    given = regression.scaled(featurize(student, train.candidates, "candidate"))
     prompts = given.split(regression.groups, dim=1)[0].double().numpy()
     equal = pdist(prompts[len(kept) :], "sqeuclidean")
     other = pdist(prompts[: len(kept)], "sqeuclidean")
@@ -203,8 +203,8 @@ def test_prompts_that_are_mostly_equal_still_tell_the_others_apart(base: Influen
 def test_scores_are_in_proportion_to_the_predicted_influences(student: InfluenceEncoder) -> None:
     head = head_of(student)
     queries, candidates = student.encode_queries(SAMPLES), student.encode(SAMPLES)
-    raw = head.query(describe(student, SAMPLES, "query"))
-    predicted = head.candidate(describe(student, SAMPLES, "candidate"))
+    raw = head.query(featurize(student, SAMPLES, "query"))
+    predicted = head.candidate(featurize(student, SAMPLES, "candidate"))
     assert (predicted.norm(dim=1) < 1).all()
     expected = torch.nn.functional.normalize(raw, dim=1) @ predicted.T / 2**0.5
     np.testing.assert_allclose(queries @ candidates.T, expected.numpy(), atol=1e-6)
@@ -212,7 +212,7 @@ def test_scores_are_in_proportion_to_the_predicted_influences(student: Influence
 
 def test_resemblance_is_the_cosine_of_last_layers_in_few_numbers(student: InfluenceEncoder) -> None:
     head = head_of(student)
-    both = [head.embedding(describe(student, each, "query")) for each in (TRAIN.queries, SAMPLES)]
+    both = [head.embedding(featurize(student, each, "query")) for each in (TRAIN.queries, SAMPLES)]
     assert float((both[0] - both[0] @ head.basis @ head.basis.T).norm()) < 0.2 * len(both[0]) ** 0.5
     candidates = student.encode(SAMPLES)
     alike = candidates[:, head.influencing : -1] * 2**0.5
@@ -226,7 +226,7 @@ def test_a_blend_ranks_by_both_in_units_of_their_spreads(
     head = head_of(student)
     candidates = student.encode(VALIDATION.candidates)
     influence = student.encode_queries(SAMPLES) @ candidates.T
-    alike = head.embedding(describe(student, SAMPLES, "query")) @ head.basis
+    alike = head.embedding(featurize(student, SAMPLES, "query")) @ head.basis
     resemblance = alike.numpy() @ candidates[:, head.influencing : -1].T
     spreads = head.spreads.numpy()
     expected = (1 - share) * influence / spreads[0] + share * resemblance / spreads[1]
@@ -277,7 +277,7 @@ def test_pools_are_the_means_of_the_layers_over_each_part(student: InfluenceEnco
             for part in (slice(1, 3), slice(4, 7))
         ]
     )
-    found = describe(student, SAMPLES[:1], "candidate")[0, : len(expected)]
+    found = featurize(student, SAMPLES[:1], "candidate")[0, : len(expected)]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
