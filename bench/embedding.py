@@ -48,6 +48,7 @@ from influcoder_lib.student.kernel import fit
 from influcoder_lib.student.reading import text_of
 from influcoder_lib.student.static import static_of
 from influcoder_lib.student.training import TrainingSet
+from influcoder_lib.vectors import unit_rows
 
 TABLES = ("speed", "corpus")
 STUDENTS = ("transformer", "kernel", "static")
@@ -105,7 +106,7 @@ def made_up(data: Path) -> TrainingSet:
     """Samples with features that say nothing: as many as cost what a real student's do."""
     own = samples(data / "dolly.parquet", _SUPPORTS)
     features = np.random.default_rng(0).standard_normal((len(own), 256), dtype=np.float32)
-    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    features = unit_rows(features)
     return TrainingSet(own[:300], own[300:], features[:300], features[300:])
 
 

@@ -24,6 +24,7 @@ from influcoder_assets.workspace import Workspace
 from influcoder_lib.curation.embedding import StoredVectors
 from influcoder_lib.rows import open_rows
 from influcoder_lib.samples import Sample
+from influcoder_lib.vectors import unit_rows
 from tests.assets import tiny_home
 
 WIDTH = 384
@@ -130,8 +131,7 @@ class Stub:
         seeds = np.frombuffer(bytes.fromhex(ids), np.uint64).reshape(-1, 1)
         bits = (seeds * np.arange(1, 2 * WIDTH, 2, dtype=np.uint64)) >> np.uint64(40)
         vectors = bits.astype(np.float32) / np.float32(1 << 23) - 1
-        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        return unit, np.zeros(len(samples), bool)
+        return unit_rows(vectors), np.zeros(len(samples), bool)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from influcoder_lib.curation.index import CODES, VECTORS, Segments
 from influcoder_lib.samples import Sample
 from influcoder_lib.student.encoder import InfluenceEncoder
 from influcoder_lib.student.kernel import fit
+from influcoder_lib.vectors import unit_rows
 
 ENCODERS = ("packaged encoder", "student")
 _TOP = 10
@@ -98,7 +99,7 @@ def extended(real: np.ndarray, count: int) -> Iterator[np.ndarray]:
         share = draw.random((rows, 1), dtype=np.float32)
         noise = draw.standard_normal((rows, width), dtype=np.float32) * (_NOISE / width**0.5)
         block = share * real[one] + (1 - share) * real[other] + noise
-        yield block / np.linalg.norm(block, axis=1, keepdims=True)
+        yield unit_rows(block)
 
 
 def searching(

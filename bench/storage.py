@@ -21,6 +21,7 @@ from influcoder_lib.evaluation.held_out import Block
 from influcoder_lib.metrics import spearman_rows
 from influcoder_lib.student.encoder import InfluenceEncoder
 from influcoder_lib.student.kernel import fit
+from influcoder_lib.vectors import unit_rows
 
 _WINDOW = 256
 _SEED = 0
@@ -94,7 +95,7 @@ def quantised(quantizer: faiss.Index, vectors: np.ndarray) -> tuple[float, np.nd
     rotation = faiss.RandomRotationMatrix(width, width)
     rotation.init(_SEED)
     sphere = np.random.default_rng(_SEED).standard_normal((5000, width), dtype=np.float32)
-    quantizer.train(sphere / np.linalg.norm(sphere, axis=1, keepdims=True))
+    quantizer.train(unit_rows(sphere))
     decoded = quantizer.sa_decode(quantizer.sa_encode(rotation.apply(vectors)))
     back: Callable[[np.ndarray], np.ndarray] = rotation.reverse_transform
     return float(quantizer.sa_code_size()), index.widen(back(decoded))

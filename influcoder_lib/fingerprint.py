@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 
-_BLOCK = 1 << 20
-
 
 def of_bytes(data: bytes) -> str:
     """Fingerprint of raw bytes."""
@@ -43,11 +41,8 @@ def of_json(value: Any) -> str:
 
 def of_file(path: Path) -> str:
     """Fingerprint of a file's bytes, read in blocks."""
-    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()[:32]
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:32]
 
 
 def of_pairs(pairs: Iterable[tuple[str, str]]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from influcoder_lib import timestamps
 from influcoder_lib.atomic import below, parts
 from influcoder_lib.remote import Stamp, stamps_below, stamps_of
 from influcoder_lib.store import Manifest, Store
@@ -72,7 +73,7 @@ def find_garbage(store: Store, days: float, encoders: Collection[str | None]) ->
     Raises:
         StoreError: a manifest cannot be read, or the location does not answer.
     """
-    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - days * 86400))
+    since = timestamps.of(time.time() - days * 86400)
     histories = list(store.histories().values())
     past = superseded(histories, since, encoders)
     gone = {store.place(made) for made in past}

@@ -30,7 +30,8 @@ from influcoder_lib.weights import check_weights
 _log = logging.getLogger(__name__)
 
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
-_HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
+# Of the files in a model's folder, those that are read.
+_READ = (".safetensors", ".json", ".txt", ".model", ".jinja")
 _ENCODER_MODULES = {"Transformer", "Pooling", "Normalize", "Dense", "StaticEmbedding"}
 
 
@@ -69,8 +70,7 @@ class ModelFiles:
         """Fingerprint of what is read: the GGUF file, or every json, text and weight file."""
         if self.gguf is not None:
             return hash_file(self.gguf)
-        kinds = (".safetensors", ".json", ".txt", ".model", ".jinja")
-        paths = sorted(path for path in self.folder.rglob("*") if path.suffix in kinds)
+        paths = sorted(path for path in self.folder.rglob("*") if path.suffix in _READ)
         return fingerprint.of_pairs(
             (path.relative_to(self.folder).as_posix(), hash_file(path)) for path in paths
         )
@@ -332,10 +332,9 @@ def _download(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     repository, _, revision = name.partition("@")
+    wanted = [f"*{suffix}" for suffix in _READ]
     try:
-        return Path(
-            snapshot_download(repository, revision=revision or None, allow_patterns=_HUB_FILES)
-        )
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=wanted))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
             f"There is no model {name!r}: {str(error).splitlines()[0]}",

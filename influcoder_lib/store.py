@@ -14,14 +14,13 @@ manifest with the next number, the highest number is the current one, and older 
 import errno
 import json
 import shutil
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from influcoder_lib import fingerprint
+from influcoder_lib import fingerprint, timestamps
 from influcoder_lib.atomic import (
     flush,
     not_writable,
@@ -368,7 +367,7 @@ class Store:
 
 
 def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return timestamps.now()
 
 
 def _mend(home: Path, made: Path, files: Mapping[str, tuple[int, str]]) -> None:

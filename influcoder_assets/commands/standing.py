@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -17,6 +16,7 @@ from influcoder_assets.lock import opening
 from influcoder_assets.reporting import gap_of, query_ids
 from influcoder_assets.survey import Survey
 from influcoder_assets.workspace import Workspace
+from influcoder_lib import timestamps
 from influcoder_lib.curation.rules import read_rules
 from influcoder_lib.metrics import Fidelity
 from influcoder_lib.refresh import Step
@@ -209,7 +209,7 @@ def _last_run(home: Path) -> LastRun | None:
 def _written(seconds: float | None) -> str | None:
     if seconds is None:
         return None
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return timestamps.of(seconds)
 
 
 def _size(path: Path | os.DirEntry[str]) -> int:

@@ -24,6 +24,7 @@ from influcoder_lib.curation.rules import Rule
 from influcoder_lib.errors import DamageError
 from influcoder_lib.store import Manifest, Store
 from influcoder_lib.tables import load_table
+from influcoder_lib.vectors import COSINE_DECIMALS
 
 QUERIES = 3
 """How many of a behavior's queries are named, the most responsible first."""
@@ -33,9 +34,6 @@ NEIGHBOURS = 3
 
 LOST = "not known: the files of this version are missing or damaged"
 """Stands in the history for what was decided then."""
-
-# As in scores: far above float32's rounding error, far below what means something.
-_DECIMALS = 6
 
 _OF_ROW = ("sample_id", "prompt", "response", "label", "source", "decision", "reason")
 _RANK = """
@@ -166,10 +164,10 @@ def _standing(
     return Standing(
         behavior=rule.behavior,
         statistic=rule.statistic,
-        score=round(score, _DECIMALS),
+        score=round(score, COSINE_DECIMALS),
         rank=rank["rank"],
         of=rank["of"],
-        percentile=round(row[f"{rule.behavior}_percentile"], _DECIMALS),
+        percentile=round(row[f"{rule.behavior}_percentile"], COSINE_DECIMALS),
         threshold=rule.threshold,
         rule=rule.label,
         queries=queries,
@@ -183,8 +181,8 @@ def _responsible(
     embedded = origin.of("query_embeddings")
     queries = load_table(store.path(embedded, "queries.parquet"))
     vectors = np.load(store.path(embedded, "queries.npy"), allow_pickle=False)
-    cosines = pl.Series("cosine", (vectors @ vector).astype(np.float64).round(_DECIMALS))
-    own = queries.with_columns(cosines).filter(pl.col("behavior") == behavior)
+    cosines = (vectors @ vector).astype(np.float64).round(COSINE_DECIMALS)
+    own = queries.with_columns(pl.Series("cosine", cosines)).filter(pl.col("behavior") == behavior)
     closest = own.sort("cosine", descending=True, maintain_order=True).head(QUERIES)
     return tuple(
         Responsible(*each)

@@ -16,6 +16,8 @@ import faiss
 import numpy as np
 import pyarrow
 
+from influcoder_lib.vectors import COSINE_DECIMALS, unit_rows
+
 VECTORS = "vectors.npy"
 CODES = "codes.npy"
 
@@ -28,8 +30,6 @@ _SPHERE = 20_000
 _RANKED_AGAIN = 2_000
 _SPARE = 100
 _ROWS_AT_ONCE = 65_536
-# As in scores: far above float32's rounding error, far below what means something.
-_DECIMALS = 6
 
 
 def narrow(vectors: np.ndarray) -> np.ndarray:
@@ -39,9 +39,7 @@ def narrow(vectors: np.ndarray) -> np.ndarray:
 
 def widen(stored: np.ndarray) -> np.ndarray:
     """Unit vectors (n, d) float32 of stored ones."""
-    vectors = stored.astype(np.float32)
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(norms > 0, norms, 1)
+    return unit_rows(stored.astype(np.float32))
 
 
 def write_segment(blocks: Iterable[np.ndarray], folder: Path) -> int:
@@ -147,7 +145,8 @@ class Segments:
             ]
         )
         rows = rows[np.sort(np.argsort(-about, kind="stable")[: top + _SPARE])]
-        cosines = _products(widen(self._take(rows)), vector).astype(np.float64).round(_DECIMALS)
+        products = _products(widen(self._take(rows)), vector).astype(np.float64)
+        cosines = products.round(COSINE_DECIMALS)
         best = np.argsort(-cosines, kind="stable")[:top]
         return Hits(rows[best], cosines[best])
 
@@ -182,7 +181,7 @@ def _fitted(width: int) -> Any:
     inner = _rotation(width).d_out
     index = faiss.IndexPQ(inner, inner // _subspace(width), _BITS, faiss.METRIC_INNER_PRODUCT)
     sphere = np.random.default_rng(_SEED).standard_normal((_SPHERE, inner), dtype=np.float32)
-    index.train(sphere / np.linalg.norm(sphere, axis=1, keepdims=True))
+    index.train(unit_rows(sphere))
     return index
 
 

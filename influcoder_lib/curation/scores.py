@@ -7,13 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from influcoder_lib.errors import DataError
+from influcoder_lib.vectors import COSINE_DECIMALS
 
 # A block of samples, and one of cosines, stays below 32 MiB whatever the number of queries.
 _CELLS = 1 << 22
-
-# Far below any difference that means something, and so far above the rounding error of a product in
-# float64 that what a sample's neighbours are practically never moves a score.
-_DECIMALS = 6
 
 
 @dataclass(frozen=True)
@@ -60,8 +57,8 @@ def score_behavior(
     step = max(1, _CELLS // max(queries.shape))
     for start in range(0, len(samples), step):
         block = slice(start, start + step)
-        cosines = np.round(samples[block].astype(np.float64) @ wide, _DECIMALS)
-        mean[block] = np.round(cosines.mean(axis=1), _DECIMALS)
+        cosines = np.round(samples[block].astype(np.float64) @ wide, COSINE_DECIMALS)
+        mean[block] = np.round(cosines.mean(axis=1), COSINE_DECIMALS)
         best[block] = cosines.argmax(axis=1)
         highest[block] = cosines.max(axis=1)
     return Scores(mean=mean, max=highest, best_query=best)

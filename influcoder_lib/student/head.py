@@ -13,6 +13,7 @@ from sentence_transformers.base.modules.module import Module
 from torch import Tensor, nn
 
 from influcoder_lib.student import surface
+from influcoder_lib.vectors import unit_rows
 
 Role = Literal["query", "candidate"]
 
@@ -93,7 +94,7 @@ class KernelHead(Module):
         scaled = queries / np.where(lengths > 0, lengths, 1)
         scaled[:, : self.influencing] *= shares[0]
         scaled[:, self.influencing :] *= shares[1]
-        return scaled / np.linalg.norm(scaled, axis=1, keepdims=True).clip(min=1e-12)
+        return unit_rows(scaled)
 
     def embedding(self, features: Tensor) -> Tensor:
         """Unit vectors (n, h) of samples' features: the last layer, prompt and response alike."""

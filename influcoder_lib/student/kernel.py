@@ -21,6 +21,7 @@ from influcoder_lib.student.encoder import InfluenceEncoder
 from influcoder_lib.student.head import KernelHead, Regression, Role, square_distances
 from influcoder_lib.student.reading import Batch
 from influcoder_lib.student.training import Distilled, EpochLog, TrainingSet, validated
+from influcoder_lib.vectors import unit_rows
 
 # Alpha, the ridge penalty, is chosen among these, in units of the kernel of a sample with itself.
 _ALPHAS = 10.0 ** np.arange(-3, 1.51, 0.25)
@@ -84,7 +85,7 @@ def fit(
     directions = _directions(query_embeddings, candidate_embeddings, head.resembling)
     head.basis.copy_(torch.from_numpy(directions))
     basis = head.basis.cpu().numpy()
-    influence = _units(loo_queries) @ loo_candidates.T
+    influence = unit_rows(loo_queries) @ loo_candidates.T
     resemblance = query_embeddings @ basis @ (candidate_embeddings @ basis).T
     head.spreads.copy_(torch.tensor([_std(influence), _std(resemblance)]))
     return student, loss
@@ -104,11 +105,6 @@ def _directions(queries: np.ndarray, candidates: np.ndarray, numbers: int) -> np
 def _std(scores: np.ndarray) -> float:
     """Standard deviation of scores, 1 if they are all the same."""
     return float(scores.std()) or 1.0
-
-
-def _units(vectors: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(norms > 0, norms, 1)
 
 
 def featurize(student: InfluenceEncoder, samples: Sequence[Sample], role: Role) -> Tensor:

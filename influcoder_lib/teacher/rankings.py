@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from influcoder_lib import fingerprint
+from influcoder_lib.vectors import unit_rows
 
 Split = Literal["train", "validation", "test"]
 _SHINGLE = 5
@@ -24,9 +25,7 @@ def centring_mean(candidate_features: np.ndarray) -> np.ndarray:
 
 def centre(features: np.ndarray, mean: np.ndarray) -> np.ndarray:
     """Unit features (n, D) float32 after the mean (D,) is subtracted."""
-    moved = features.astype(np.float32) - mean
-    norms = np.linalg.norm(moved, axis=1, keepdims=True)
-    return moved / np.where(norms > 0, norms, 1.0)
+    return unit_rows(features.astype(np.float32) - mean)
 
 
 def influence(query_features: np.ndarray, candidate_features: np.ndarray) -> np.ndarray:

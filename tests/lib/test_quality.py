@@ -10,6 +10,7 @@ from influcoder_lib.samples import Sample
 from influcoder_lib.teacher.adapters import fresh_adapter
 from influcoder_lib.teacher.gradients import GradientFeatures
 from influcoder_lib.teacher.sketch import CountSketch
+from influcoder_lib.vectors import unit_rows
 from tests.tiny import tiny_target
 
 
@@ -20,7 +21,7 @@ def lengths(folder, vectors: np.ndarray) -> np.ndarray:
 
 def unit(rows: int) -> np.ndarray:
     vectors = np.random.default_rng(0).standard_normal((rows, 24), dtype=np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit_rows(vectors)
 
 
 def changed(place: int | tuple[int, int], factor: float) -> np.ndarray:

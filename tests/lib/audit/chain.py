@@ -24,6 +24,7 @@ from influcoder_lib.curation.score_table import (
 )
 from influcoder_lib.samples import QUARANTINE_SCHEMA, SAMPLE_SCHEMA
 from influcoder_lib.store import Manifest, Recipe, Store
+from influcoder_lib.vectors import unit_rows
 
 WIDTH = 8
 UNTRAINED = "e0" * 16
@@ -43,7 +44,7 @@ def unit_vectors(ids: Sequence[str], encoder: str) -> np.ndarray:
     seeds = [int(fingerprint.of_text(each, encoder)[:8], 16) for each in ids]
     drawn = [np.random.default_rng(seed).standard_normal(WIDTH) for seed in seeds]
     vectors = np.array(drawn, dtype=np.float32).reshape(-1, WIDTH)
-    return widen(narrow(vectors / np.linalg.norm(vectors, axis=1, keepdims=True)))
+    return widen(narrow(unit_rows(vectors)))
 
 
 def rows_of(name: str, count: int = 12) -> list[Row]:

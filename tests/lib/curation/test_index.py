@@ -7,11 +7,12 @@ import pytest
 
 from influcoder_lib.curation import index
 from influcoder_lib.curation.index import CODES, VECTORS, Segments
+from influcoder_lib.vectors import unit_rows
 
 
 def unit(rows: int, width: int, seed: int) -> np.ndarray:
     vectors = np.random.default_rng(seed).standard_normal((rows, width), dtype=np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit_rows(vectors)
 
 
 def segment(folder: Path, *blocks: np.ndarray) -> tuple[Path, Path]:

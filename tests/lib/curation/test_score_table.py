@@ -10,13 +10,14 @@ from polars.testing import assert_frame_equal
 from influcoder_lib.curation.score_table import QueryVectors, Scorer, beside, score_table
 from influcoder_lib.errors import StoreError
 from influcoder_lib.fingerprint import of_text
+from influcoder_lib.vectors import unit_rows
 
 IDS = [of_text(str(number)) for number in range(30)]
 
 
 def unit(seed: int, rows: int) -> np.ndarray:
     vectors = np.random.default_rng(seed).normal(size=(rows, 8)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit_rows(vectors)
 
 
 VECTORS = unit(0, len(IDS))

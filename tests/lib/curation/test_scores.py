@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 
 from influcoder_lib.curation import scores
 from influcoder_lib.errors import DataError
+from influcoder_lib.vectors import unit_rows
 
 
 def unit(rng, rows, width=8):
     vectors = rng.normal(size=(rows, width)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit_rows(vectors)
 
 
 def test_scores_equal_a_loop_over_samples_and_queries():

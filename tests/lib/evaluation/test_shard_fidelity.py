@@ -14,6 +14,7 @@ from influcoder_lib.evaluation.calibration_set import CalibrationSet
 from influcoder_lib.evaluation.shard_fidelity import LEAST_CANDIDATES, bootstrap, measure
 from influcoder_lib.metrics import Fidelity
 from influcoder_lib.teacher.distillation_set import DistillationSet
+from influcoder_lib.vectors import unit_rows
 
 WIDTH = 16
 EXPECTED = Fidelity(0.5, 0.6, 0.1, 0.2)
@@ -21,7 +22,7 @@ EXPECTED = Fidelity(0.5, 0.6, 0.1, 0.2)
 
 def unit(rows: int, seed: int, width: int = WIDTH) -> np.ndarray:
     values = np.random.default_rng(seed).normal(size=(rows, width))
-    return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
+    return unit_rows(values).astype(np.float32)
 
 
 def frame(names: list[str], splits: list[str]) -> pl.DataFrame:

@@ -8,6 +8,7 @@ from influcoder_lib import fingerprint
 from influcoder_lib.errors import DataError
 from influcoder_lib.teacher import rankings
 from influcoder_lib.teacher.distillation_set import DistillationSet
+from influcoder_lib.vectors import unit_rows
 
 WORDS = ["leek", "giraffe", "Peru", "violin", "comet", "otter", "harbor", "cement", "poem", "salt"]
 
@@ -25,7 +26,7 @@ def frame(prompts: list[str], response: str) -> pl.DataFrame:
 
 def unit(count: int, seed: int) -> np.ndarray:
     rows = np.random.default_rng(seed).normal(size=(count, 6)) + 2 * np.eye(6)[0]
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
+    return unit_rows(rows).astype(np.float16)
 
 
 QUERIES = frame([f"{a} or {b}?" for a in WORDS[:6] for b in WORDS[:6]], "a query")
