@@ -261,7 +261,7 @@ def decision_rule(task: Task) -> None:
         "corpus_embeddings",
     ),
     sources=("overrides",),
-    code_version="2",
+    code_version="3",
     sharded=True,
     kinds=("parquet",),
 )

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import dagster as dg
 from rich.console import RenderableType
@@ -16,25 +17,31 @@ from influcoder_assets.resources import HomeResource, resources_of
 from influcoder_assets.workspace import Workspace
 from influcoder_lib import estimates
 from influcoder_lib.budget import gradient_tokens
-from influcoder_lib.errors import StoreError
+from influcoder_lib.errors import StoreError, listed
+from influcoder_lib.manifests import label
 from influcoder_lib.refresh import Step
 from influcoder_lib.report.model import Table, read_table
 from influcoder_lib.report.wording import written_rows
 
 _MEASURED = 50
+_NAMED = 3
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
-def refresh_home(home: Path, job: dg.JobDefinition = refresh_job) -> list[str]:
-    """Run the refresh job, or one like it, in this process, recorded in the home's Dagster
-    instance.
+class Ran(NamedTuple):
+    """What came of a run: what could not be made, in words, and how every check turned out."""
 
-    Returns what failed, in words; empty when everything was made.
-    """
+    failures: list[str]
+    checks: list[dg.AssetCheckEvaluation]
+
+
+def refresh_home(home: Path, job: dg.JobDefinition = refresh_job) -> Ran:
+    """Run the refresh job, or one like it, in this process, recorded in the home's Dagster
+    instance."""
     try:
         opened = open_instance(home)
     except StoreError as error:
-        return [str(error)]
+        return Ran([str(error)], [])
     with opened as instance:
         result = job.execute_in_process(
             instance=instance,
@@ -50,7 +57,30 @@ def refresh_home(home: Path, job: dg.JobDefinition = refresh_job) -> list[str]:
     ]
     if not failures and not result.success:
         failures = [_first_cause(event) for event in result.all_events if event.is_run_failure]
-    return failures
+    checks = [
+        event.asset_check_evaluation_data
+        for event in result.all_events
+        if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION
+    ]
+    return Ran(failures, checks)
+
+
+def of_checks(evaluations: Sequence[dg.AssetCheckEvaluation]) -> list[str]:
+    """The checks that did not pass when they were looked at last, a line each: where, and what the
+    first of them says."""
+    latest = {(each.check_name, each.partition): each for each in evaluations}
+    alike: dict[str, list[dg.AssetCheckEvaluation]] = {}
+    for each in latest.values():
+        if not each.passed:
+            alike.setdefault(each.check_name, []).append(each)
+    return [_of_check(name, evaluations) for name, evaluations in alike.items()]
+
+
+def _of_check(name: str, unpassed: Sequence[dg.AssetCheckEvaluation]) -> str:
+    failed = any(each.severity == dg.AssetCheckSeverity.ERROR for each in unpassed)
+    places = [label((each.asset_key.to_user_string(), each.partition)) for each in unpassed]
+    said = " ".join(str(unpassed[0].description).split())
+    return f"check {name} {'failed' if failed else 'warns'}, {listed(places, _NAMED)}: {said}"
 
 
 def _first_cause(event: dg.DagsterEvent) -> str:
@@ -101,6 +131,12 @@ def summary(workspace: Workspace) -> Iterator[RenderableType]:
     yield f"encoder in use: {in_use} (MLflow registry: {escape(workspace.registry.shown_address)})"
     yield f"report: {escape(str(workspace.store.path(report, 'report.html')))}"
     yield "filtered dataset: type `influcoder export DIR`"
+
+
+def alerts(workspace: Workspace) -> list[str]:
+    """What the report in force warns of."""
+    report = workspace.store.current("curation_report")
+    return list(report.summary["alerts"]) if report is not None else []
 
 
 def _rich(table: Table) -> RichTable:

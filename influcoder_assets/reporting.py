@@ -60,7 +60,7 @@ def _settings(settings: Settings) -> dict[str, Any]:
     ),
     sources=("reviewers_list", "shards"),
     settings=_settings,
-    code_version="4",
+    code_version="5",
     kinds=("html", "markdown"),
 )
 def curation_report(task: Task) -> None:
@@ -120,6 +120,7 @@ def _summary(report: Report) -> dict[str, Any]:
         "dropped": report.total.dropped,
         "quarantined": report.total.quarantined,
         "warnings": len(report.warnings),
+        "alerts": list(report.warnings),
         "newly_dropped": changes.newly_dropped if changes else None,
         "restored": changes.restored if changes else None,
     }

@@ -25,6 +25,8 @@ from influcoder_lib import memory
 from influcoder_lib.errors import DataError, listed
 
 if TYPE_CHECKING:
+    from dagster import AssetCheckEvaluation
+
     from influcoder_assets.workspace import Workspace
     from influcoder_lib.manifests import Manifest
 
@@ -93,14 +95,14 @@ def redistill(home: HomeOption = None) -> None:
     with errors():
         place = find_home(home)
         os.environ.update(environment(place))
-        from influcoder_assets.driver import refresh_home
+        from influcoder_assets.driver import of_checks, refresh_home
         from influcoder_assets.refresh import redistill_job
         from influcoder_assets.workspace import Workspace
 
         store = Workspace.open(place).store
         before = store.current("influence_encoder")
         with progress():
-            failures = refresh_home(place, redistill_job)
+            failures, checks = refresh_home(place, redistill_job)
         after, champion = (
             Workspace.open(place).store.current(asset)
             for asset in ("influence_encoder", "champion_encoder")
@@ -112,6 +114,7 @@ def redistill(home: HomeOption = None) -> None:
             )
     elif after is not None:
         say(outcome(after, champion))
+    _print_warnings(of_checks(checks))
     _end(failures)
 
 
@@ -194,12 +197,13 @@ def _verify(workspace: "Workspace") -> list[str]:
 
 def _refresh(home: Path) -> None:
     os.environ.update(environment(home))
-    from influcoder_assets.driver import expected_cost, refresh_home, summary
+    from influcoder_assets.driver import alerts, expected_cost, of_checks, refresh_home, summary
     from influcoder_assets.survey import Survey
     from influcoder_assets.workspace import Workspace
 
     began = time.monotonic()
     failures: list[str] = []
+    checks: list[AssetCheckEvaluation] = []
     found = Survey.of(Workspace.open(home))
     if not found.steps:
         console.print(f"{_nothing_to_make(found.failures)}: the plan is empty, nothing is run.")
@@ -207,15 +211,24 @@ def _refresh(home: Path) -> None:
     while steps:
         console.print(expected_cost(found.workspace, steps))
         with progress():
-            failures = refresh_home(home)
+            failures, more = refresh_home(home)
+        checks += more
         # What changed while the run was under way is left to the next one; here, that is this one.
         found = Survey.of(Workspace.open(home))
         steps = found.steps if found.steps != steps else []
     peak = memory.peak() / 2**30
     for line in summary(found.workspace):
         console.print(line, soft_wrap=isinstance(line, str))
+    _print_warnings([*of_checks(checks), *alerts(found.workspace)])
     console.print(f"pipeline {time.monotonic() - began:.0f} s, peak memory {peak:.2f} GiB")
     _end(failures or [f"{name}: {message}" for name, message in found.failures.items()])
+
+
+def _print_warnings(warnings: Sequence[str]) -> None:
+    if warnings:
+        console.print("[yellow]Have a look at this:[/]")
+        for warning in warnings:
+            say(f"  {warning}")
 
 
 def _end(failures: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ The report is made from these contributions only, so no row of a shard is read t
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -84,6 +84,7 @@ def _of_block(
         "groups": count_groups(decided),
         "drop_reasons": _drop_reasons(decided),
         "quarantine": {},
+        "queries": _queries(decided, query_texts),
         "truncated": dict.fromkeys(TRUNCATED, 0),
         "behaviors": {
             rule.behavior: _behavior(shard, decided, rule, query_texts) for rule in rules
@@ -102,6 +103,11 @@ def _check_counts(found: Json, valid: int) -> None:
             allowed="rows in = kept + dropped + quarantined",
             fix="Materialise corpus, influence_scores and filtered_dataset of this shard again.",
         )
+
+
+def _queries(decided: pl.DataFrame, queries: Collection[str]) -> dict[str, int]:
+    own = decided.filter(pl.col("sample_id").is_in(list(queries)))
+    return dict(sorted(Counter(own["sample_id"].to_list()).items()))
 
 
 def _drop_reasons(decided: pl.DataFrame) -> list[Json]:

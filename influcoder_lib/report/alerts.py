@@ -27,6 +27,16 @@ def of_review(unmatched: Sequence[str]) -> Iterator[str]:
         )
 
 
+def of_queries(in_corpus: Sequence[str]) -> Iterator[str]:
+    """Queries that are samples of the corpus: each scores itself, at cosine 1."""
+    if in_corpus:
+        are = "query is a sample" if len(in_corpus) == 1 else "queries are samples"
+        yield (
+            f"{len(in_corpus):,} {are} of the corpus, so that each finds itself: "
+            f"{listed(in_corpus)}. Take them out of the query files, or out of the corpus."
+        )
+
+
 def of_total(total: FunnelRow, most_dropped: float) -> Iterator[str]:
     """Nothing dropped, or more than the share `most_dropped`."""
     valid = total.kept + total.dropped

@@ -7,6 +7,7 @@
                              and of sources OTHERS
     drop_reasons      [{rule, behavior, rows}]           why the dropped were dropped
     quarantine        {reason: rows}
+    queries           {sample_id: rows}                  of queries that are samples themselves
     truncated         {teacher, encoder, teacher_measured}   rows
     behaviors         {behavior: {
         rule                 the decision rule, as a dict
@@ -26,7 +27,7 @@ file, row, label, decision, reason, score, percentile, prompt, response (excerpt
 
 import numpy as np
 
-SCHEMA = 2
+SCHEMA = 3
 TOP = 20
 NEAR = 10
 BIN_EDGES = (np.arange(101) - 50) / 50

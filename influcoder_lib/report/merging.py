@@ -86,6 +86,7 @@ def merge(
         warnings=(
             *alerts.of_shards(missing),
             *alerts.of_review(context.unmatched),
+            *alerts.of_queries(list(whole["queries"])),
             *alerts.of_total(total, context.most_dropped),
             *(alert for behavior in behaviors for alert in alerts.of_behavior(behavior)),
             *alerts.of_standing(context.standing),

@@ -40,6 +40,7 @@ def add_up(aggregates: Sequence[Json], rules: Sequence[Rule]) -> Json:
             values=("rows",),
         ),
         "quarantine": _add_counts(part["quarantine"] for part in aggregates),
+        "queries": _add_counts(part["queries"] for part in aggregates),
         "truncated": {
             name: sum(part["truncated"][name] for part in aggregates) for name in TRUNCATED
         },

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from influcoder_assets.cli import app
 from influcoder_assets.commands.refresh import outcome
+from influcoder_assets.driver import Ran
 from influcoder_assets.workspace import Workspace
 from influcoder_lib.errors import DataError
 from influcoder_lib.manifests import Manifest, Recipe
@@ -195,6 +196,23 @@ def test_a_run_shows_cost_and_progress_and_a_broken_shard_until_it_is_mended(
     assert "broken" not in mended.output
 
 
+def test_a_run_ends_with_the_checks_that_failed_and_what_the_report_warns_of(
+    influcoder, refreshed_home
+):
+    query = tiny_home.queries()[0]
+    tiny_home.append_row(refreshed_home / "corpus" / "a.jsonl", query)
+    ran = influcoder("run", "--home", refreshed_home)
+    assert ran.exit_code == 0
+    said = ran.output.split("Have a look at this:")[1].splitlines()
+    check = "  check no_query_in_corpus failed, influence_scores/a.jsonl: 1 queries are samples"
+    alert = "  1 query is a sample of the corpus, so that each finds itself: "
+    assert [line for line in said if line.startswith(check)]
+    assert [line for line in said if line.startswith(alert)]
+    again = influcoder("run", "--home", refreshed_home)
+    assert check not in again.output
+    assert alert in again.output
+
+
 def test_what_failed_is_tried_again_when_someone_asks(influcoder, refreshed_home, monkeypatch):
     tiny_home.append_row(refreshed_home / "corpus" / "a.jsonl", NEW_ROW)
     with monkeypatch.context() as patch:
@@ -248,7 +266,8 @@ def test_an_encoder_that_could_not_be_judged_has_not_lost():
 def test_a_redistillation_that_fails_does_not_say_that_nothing_has_changed(
     influcoder, done: Done, monkeypatch
 ):
-    monkeypatch.setattr("influcoder_assets.driver.refresh_home", lambda *_: ["it failed"])
+    ran = Ran(["it failed"], [])
+    monkeypatch.setattr("influcoder_assets.driver.refresh_home", lambda *_: ran)
     failed = influcoder("redistill", "--home", done.home)
     assert failed.exit_code == 1
     assert "it failed" in failed.output

@@ -201,7 +201,7 @@ def test_dagster_s_records_that_cannot_be_opened_are_named(refreshed_home, broke
     monkeypatch.delenv("DAGSTER_PG_HOST", raising=False)
     monkeypatch.setenv("DAGSTER_HOME", str(refreshed_home))
     (refreshed_home / "dagster.yaml").write_text(broken)
-    (said,) = refresh_home(refreshed_home)
+    (said,) = refresh_home(refreshed_home).failures
     assert said.startswith("Dagster's records cannot be opened: ")
     assert f"where: {refreshed_home / 'dagster.yaml'}" in said
     if broken == POSTGRES_OF_NOWHERE:

@@ -18,7 +18,7 @@ def test_a_home_whose_records_are_in_postgresql_works_like_any_other(new_home, m
         monkeypatch.setenv("DAGSTER_HOME", str(new_home))
         monkeypatch.setenv("DAGSTER_POSTGRES", f"{address}/dagster")
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{address}/mlflow")
-        assert refresh_home(new_home) == []
+        assert refresh_home(new_home).failures == []
         assert tiny_home.plan(new_home) == []
         assert postgres.count(f"{address}/dagster", "runs") == 1
         assert postgres.count(f"{address}/dagster", "asset_keys") > 10

@@ -70,7 +70,7 @@ def test_a_new_shard_makes_its_own_artifacts_and_the_merged_ones(refreshed_home)
     assert reasons(refreshed_home) == {
         **{(asset, "new.jsonl"): "never made" for asset in tiny_home.A_SHARD},
         ("embedding_index", None): "corpus_embeddings/new.jsonl is made anew",
-        ("curation_report", None): "filtered_dataset/new.jsonl is made anew",
+        ("curation_report", None): "shards changed",
     }
     check_refresh(refreshed_home, in_shard("new.jsonl"))
     with tiny_home.chosen(refreshed_home) as instance:

@@ -194,7 +194,7 @@ def chosen(home: Path) -> Iterator[dg.DagsterInstance]:
 def refresh(home: Path, job: dg.JobDefinition = refresh_job) -> Refreshed:
     """Run the refresh job, or one like it, on a home."""
     with chosen(home) as instance:
-        failures = refresh_home(home, job)
+        failures = refresh_home(home, job).failures
         (run,) = instance.get_runs(limit=1)
         return Refreshed(failures, run, *recorded(instance, run.run_id))
 

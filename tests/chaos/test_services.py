@@ -32,12 +32,12 @@ def test_an_mlflow_server_gone_in_the_middle_of_a_run_is_named_and_the_next_run_
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     with server(command, address, kill) as mlflow, monkeypatch.context() as patch:
         interrupt(patch, "teacher_rankings", None, lambda: kill(mlflow))
-        said = "\n".join(refresh_home(new_home))
+        said = "\n".join(refresh_home(new_home).failures)
     assert "influence_encoder: The MLflow registry does not answer: " in said
     assert address in said
     assert "Traceback" not in said
     with server(command, address, kill):
-        assert refresh_home(new_home) == []
+        assert refresh_home(new_home).failures == []
         check_same(new_home, undisturbed.outcome)
     assert not (new_home / "mlflow.db").exists()
 

@@ -102,7 +102,7 @@ def _refresh(home: Path, computed: Path, told: Connection) -> None:
     log.setLevel(logging.INFO)
     log.addHandler(_Telling(told))
     _write_down(computed)
-    failures = refresh_home(home)
+    failures = refresh_home(home).failures
     if failures:
         raise SystemExit("\n".join(failures))
 

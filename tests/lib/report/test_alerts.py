@@ -5,6 +5,7 @@ import pytest
 from influcoder_lib.report import alerts
 from influcoder_lib.report.merging import BehaviorFacts
 from influcoder_lib.report.standing import DistillationGap, MeasuredShard
+from tests.lib.report.conftest import QUERIES
 from tests.lib.report.parts import merge
 
 
@@ -57,6 +58,20 @@ def test_entries_of_the_reviewers_list_without_a_sample_are_counted_and_some_are
         f"{'0' * 32}, "
     )
     assert f"{'4' * 32} and 1 more." in warning
+
+
+def test_queries_that_are_samples_of_the_corpus_are_counted_and_some_are_named(
+    make_rule, make_decided, summarise, make_context
+):
+    rules = [make_rule()]
+    parts = []
+    for shard in ("a.jsonl", "b.jsonl"):
+        decided = make_decided(shard, [0.1] * 4 + [0.3], rules)
+        queries = dict.fromkeys(decided["sample_id"].head(3), QUERIES["query-0"])
+        parts.append(summarise(shard, decided, rules, query_texts=QUERIES | queries))
+    (warning,) = merge(parts, rules, make_context(rules)).warnings
+    assert warning.startswith("6 queries are samples of the corpus, so that each finds itself: ")
+    assert warning.endswith(" and 1 more. Take them out of the query files, or out of the corpus.")
 
 
 def test_absent_shards_are_counted_and_some_are_named(warn):
