@@ -17,13 +17,13 @@ from influcoder_lib.ingest import Columns, ingest, read_picked
     sources=("shard",),
     settings=lambda s: s.corpus.model_dump(mode="json", exclude={"path", "licences"}),
     kinds=("parquet",),
-    code_version="4",
+    code_version="5",
 )
 def corpus(task: Task) -> None:
     """Valid samples of one shard, and its bad rows in quarantine with the reason."""
     settings = task.settings.corpus
     raw = task.workspace.shards[task.shard_name]
-    name = raw.name if raw == settings.path else raw.relative_to(settings.path).as_posix()
+    name = task.workspace.name_of(raw)
     found = ingest(
         raw,
         name,

@@ -178,9 +178,10 @@ def look_at(workspace: "Workspace", name: str, shard: str | None) -> str:
 
 
 def of_shard(workspace: "Workspace", path: Path) -> str:
-    """Fingerprint of a shard's file; one that cannot be read fails when it is made."""
+    """Fingerprint of a shard's file and of its name, which every row of it carries; one that
+    cannot be read fails when it is made."""
     try:
-        return workspace.hashes.look(path)
+        return fingerprint.of_text(workspace.name_of(path), workspace.hashes.look(path))
     except FileNotFoundError:
         return "missing"
     except OSError as error:

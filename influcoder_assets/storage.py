@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from influcoder_assets.config import StorageSettings
-from influcoder_lib.remote import remote_of
+from influcoder_lib.location import remote_of
 from influcoder_lib.store import Store
 
 

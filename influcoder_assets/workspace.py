@@ -81,6 +81,11 @@ class Workspace:
         )
         raise next(iter(self.found.refused.values()), none)
 
+    def name_of(self, path: Path) -> str:
+        """A shard's file as its rows name it: its path below the corpus folder."""
+        folder = self.settings.corpus.path
+        return path.name if path == folder else path.relative_to(folder).as_posix()
+
     @property
     def refused(self) -> dict[str, str]:
         """What in the corpus folder cannot be a shard, as what failed of `corpus`, and why."""

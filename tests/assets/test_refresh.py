@@ -170,6 +170,17 @@ def test_a_renamed_shard_is_published_under_its_new_name_by_no_model(refreshed_h
         assert files[0] == files[1]
 
 
+def test_a_file_renamed_within_its_key_is_on_record_by_its_new_name(refreshed_home, no_model):
+    corpus = refreshed_home / "corpus"
+    (corpus / "sub" / "b.csv").rename(corpus / "Sub.B.csv")
+    made_alike = {("influence_scores", "sub.b.csv"), ("embedding_index", None)}
+    check_refresh(refreshed_home, in_shard("sub.b.csv") - made_alike)
+    store = Workspace.open(refreshed_home).store
+    made = store.require("corpus", "sub.b.csv")
+    samples = pl.read_parquet(store.path(made, "samples.parquet"))
+    assert samples["file"].unique().to_list() == [made.summary["file"]] == ["Sub.B.csv"]
+
+
 def test_two_shards_changed_in_one_tick_are_both_made_in_one_run(refreshed_home):
     for name in ("a.jsonl", "new.jsonl"):
         tiny_home.append_row(refreshed_home / "corpus" / name, NEW_ROW)
