@@ -9,7 +9,7 @@ import pytest
 
 from influcoder_lib.errors import StoreError
 from influcoder_lib.garbage import Garbage, find_garbage, remove, superseded
-from influcoder_lib.remote import remote_of
+from influcoder_lib.location import remote_of
 from influcoder_lib.store import Manifest, Recipe, Store
 
 OLD, YOUNG, SINCE = "2026-01-01T00:00:00Z", "2026-03-01T00:00:00Z", "2026-02-01T00:00:00Z"

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from influcoder_lib.errors import StoreError
-from influcoder_lib.remote import ALONE, Location, copied_from, remote_of
+from influcoder_lib.location import Location, copied_from, remote_of
+from influcoder_lib.remote import ALONE
 from influcoder_lib.rows import RowStore
 from influcoder_lib.store import Manifest, Recipe, Store
 from tests import s3
@@ -108,6 +110,28 @@ def test_an_end_between_files_and_manifest_publishes_nothing(machine, monkeypatc
     assert len(machine("two").history(*KEY)) == 2
 
 
+def test_who_looks_while_a_file_is_sent_sees_none_of_it(tmp_path, monkeypatch):
+    seen: list[list[str]] = []
+    copy = LocalFileSystem.put_file
+
+    def slowly(system, source, target, **options):
+        copy(system, source, target, **options)
+        Path(target).write_bytes(Path(source).read_bytes()[:2])
+        seen.append([path.name for path in other.stamps("artifacts")])
+        copy(system, source, target, **options)
+
+    address = f"file://{tmp_path}/mounted"
+    one, other = (Location(tmp_path / name, address) for name in ("one", "other"))
+    monkeypatch.setattr(LocalFileSystem, "put_file", slowly)
+    path = tmp_path / "one" / "artifacts" / "corpus" / "rows.txt"
+    path.parent.mkdir(parents=True)
+    path.write_text("all of it")
+    one.send([path])
+    assert seen == [[]]
+    assert below(tmp_path / "mounted") == ["artifacts/corpus/rows.txt"]
+    assert (tmp_path / "mounted" / "artifacts/corpus/rows.txt").read_text() == "all of it"
+
+
 def test_an_end_before_the_manifest_is_here_is_made_up_for_by_a_look(machine, monkeypatch):
     one = machine("one")
 
@@ -115,7 +139,7 @@ def test_an_end_before_the_manifest_is_here_is_made_up_for_by_a_look(machine, mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("influcoder_lib.remote.write_atomically", killed)
+        patch.setattr("influcoder_lib.location.write_atomically", killed)
         with pytest.raises(KeyboardInterrupt):
             publish(one)
     assert one.history(*KEY) == []
