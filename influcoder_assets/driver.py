@@ -20,8 +20,8 @@ from influcoder_lib.budget import gradient_tokens
 from influcoder_lib.errors import StoreError, listed
 from influcoder_lib.manifests import label
 from influcoder_lib.refresh import Step
+from influcoder_lib.report import wording
 from influcoder_lib.report.model import Table, read_table
-from influcoder_lib.report.wording import written_rows
 
 _MEASURED = 50
 _NAMED = 3
@@ -118,17 +118,22 @@ def summary(workspace: Workspace) -> Iterator[RenderableType]:
         return
     stored = workspace.store.require("encoder_comparison")
     comparison = json.loads(workspace.store.path(stored, "comparison.json").read_text())
-    yield f"\n[bold]{escape(comparison['headline'])}[/bold]\n"
-    for table in comparison["tables"]:
-        yield _rich(read_table(table))
+    in_use = workspace.store.require("champion_encoder").summary["version"]
+    headline, tables = wording.of_trained(
+        comparison["headline"],
+        list(map(read_table, comparison["tables"])),
+        in_use,
+        workspace.store.require("influence_encoder").summary["version"],
+    )
+    yield f"\n[bold]{escape(headline)}[/bold]\n"
+    yield from map(_rich, tables)
     counts = report.summary
-    champion = workspace.store.require("champion_encoder").summary
-    in_use = f"version {champion['version']}" if champion["version"] else "the untrained encoder"
     yield (
         f"{counts['rows_in']} rows in = {counts['kept']} kept + {counts['dropped']} dropped + "
         f"{counts['quarantined']} quarantined"
     )
-    yield f"encoder in use: {in_use} (MLflow registry: {escape(workspace.registry.shown_address)})"
+    registry = escape(workspace.registry.shown_address)
+    yield f"encoder in use: {wording.encoder(in_use)} (MLflow registry: {registry})"
     yield f"report: {escape(str(workspace.store.path(report, 'report.html')))}"
     yield "filtered dataset: type `influcoder export DIR`"
 
@@ -142,7 +147,7 @@ def alerts(workspace: Workspace) -> list[str]:
 def _rich(table: Table) -> RichTable:
     columns, title, note = map(escape, table.columns), escape(table.title), escape(table.note)
     shown = RichTable(*columns, title=title, title_justify="left", caption=note)
-    for row in written_rows(table):
+    for row in wording.written_rows(table):
         texts = [(escape(cell.text), cell.best) for cell in row]
         shown.add_row(*(f"[bold]{text}[/bold]" if best else text for text, best in texts))
     return shown

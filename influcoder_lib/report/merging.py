@@ -20,6 +20,7 @@ from influcoder_lib.report.model import (
     Truncation,
 )
 from influcoder_lib.report.standing import Standing
+from influcoder_lib.report.wording import of_trained
 
 MOST_GROUPS = 30
 
@@ -37,11 +38,11 @@ class BehaviorFacts:
 class Context:
     """What a report says beside what is in the aggregates.
 
-    `headline` is one or two sentences: the outcome, or what is wrong with it. `tables` are shown
-    as they are, such as the comparison with the baselines. `versions` is provenance, name to
-    value. Of `expected_shards`, the partition keys of the corpus, absent ones become a warning,
-    and so do a dropped share above `most_dropped` and `unmatched`, the sample ids in the reviewer's
-    list that no sample has. `behaviors` has every behavior of the rules.
+    `headline` is one or two sentences: the outcome of the comparison of the encoder trained last
+    with the baselines, or what is wrong with it. `tables` are that comparison. `versions` is
+    provenance, name to value. Of `expected_shards`, the partition keys of the corpus, absent ones
+    become a warning, and so do a dropped share above `most_dropped` and `unmatched`, the sample ids
+    in the reviewer's list that no sample has. `behaviors` has every behavior of the rules.
     """
 
     created: str
@@ -77,19 +78,23 @@ def merge(
         for rule in rules
     )
     total = _shard_row("all shards", whole)
+    standing = context.standing
+    headline, tables = of_trained(
+        context.headline, context.tables, standing.in_use, standing.latest
+    )
     missing = sorted(set(context.expected_shards) - by_shard.keys())
     return Report(
         title=context.title,
         created=context.created,
         versions=dict(context.versions),
-        headline=context.headline,
+        headline=headline,
         warnings=(
             *alerts.of_shards(missing),
             *alerts.of_review(context.unmatched),
             *alerts.of_queries(list(whole["queries"])),
             *alerts.of_total(total, context.most_dropped),
             *(alert for behavior in behaviors for alert in alerts.of_behavior(behavior)),
-            *alerts.of_standing(context.standing),
+            *alerts.of_standing(standing),
         ),
         total=total,
         by_shard=tuple(_shard_row(shard, by_shard[shard]) for shard in sorted(by_shard)),
@@ -109,8 +114,8 @@ def merge(
             teacher=whole["truncated"]["teacher"],
             teacher_measured=whole["truncated"]["teacher_measured"],
         ),
-        tables=tuple(context.tables),
-        standing=context.standing,
+        tables=tuple(tables),
+        standing=standing,
         changes=context.changes,
     )
 

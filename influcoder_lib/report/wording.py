@@ -1,6 +1,7 @@
 """How figures are written, in the same words for both renderers: tiles, shares, rules, cells."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from influcoder_lib.curation.rules import Rule
 from influcoder_lib.errors import listed
@@ -157,6 +158,21 @@ def encoder_tiles(standing: Standing) -> list[Tile]:
 def encoder(version: str | None) -> str:
     """An encoder by its version in the registry; None is the untrained one."""
     return "the untrained encoder" if version is None else f"version {version}"
+
+
+def of_trained(
+    headline: str, tables: Sequence[Table], in_use: str | None, trained: str
+) -> tuple[str, list[Table]]:
+    """A comparison of the encoder that was trained last. Where another one is in use (by its
+    version, as that of the trained one), headline and tables say so."""
+    if in_use == trained:
+        return headline, list(tables)
+    aside = (
+        f"In use is {encoder(in_use)}: the influence encoder of this comparison is version "
+        f"{trained}, which is not in use."
+    )
+    noted = [replace(table, note=f"{aside} {table.note}".strip()) for table in tables]
+    return f"{aside} {headline}", noted
 
 
 def fidelity_table(standing: Standing) -> Table | None:

@@ -168,6 +168,17 @@ def test_running_an_up_to_date_home_runs_nothing_and_shows_the_summary(influcode
         assert instance.get_runs_count() == 1
 
 
+def test_figures_that_are_not_of_the_encoder_in_use_are_said_to_be_another_one_s(
+    influcoder, refreshed_home
+):
+    influcoder("rollback", "--home", refreshed_home, "--to", "untrained")
+    shown = " ".join(influcoder("run", "--home", refreshed_home).output.split())
+    said = "In use is the untrained encoder: the influence encoder of this comparison is version 1"
+    assert f"{said}, which is not in use. The influence encoder" in shown
+    assert shown.count("In use is the untrained encoder") > 1
+    assert "encoder in use: the untrained encoder" in shown
+
+
 def test_a_run_shows_cost_and_progress_and_a_broken_shard_until_it_is_mended(
     influcoder, refreshed_home
 ):

@@ -29,6 +29,22 @@ def test_the_order_of_the_shards_does_not_matter(make_rule, make_decided, summar
     assert merge(parts, rules, context) == merge(parts[::-1], rules, context)
 
 
+@pytest.mark.parametrize(
+    ("in_use", "named"), [("2", None), ("1", "version 1"), (None, "the untrained encoder")]
+)
+def test_a_report_says_whose_figures_it_shows_if_not_those_of_the_encoder_in_use(
+    make_rule, make_context, make_standing, in_use, named
+):
+    rules = [make_rule()]
+    tables = [Table("One", ["a"], [["b"]], "Its note."), Table("Two", ["a"], [["b"]])]
+    standing = make_standing(in_use=in_use, latest="2")
+    said = f"In use is {named}: the influence encoder of this comparison is version 2, which is"
+    said = f"{said} not in use. " if named else ""
+    report = merge([], rules, make_context(rules, tables=tables, standing=standing))
+    assert report.headline == f"{said}Headline"
+    assert [table.note for table in report.tables] == [f"{said}Its note.", said.strip()]
+
+
 @pytest.mark.parametrize("kind", ["unwanted", "wanted"])
 def test_threshold_curves_match_counting(make_rule, make_decided, summarise, make_context, kind):
     rules = [make_rule(kind=kind)]
