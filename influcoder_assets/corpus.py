@@ -49,8 +49,9 @@ def corpus(task: Task) -> None:
 )
 def behavior_queries(task: Task) -> None:
     """Samples that show each behavior: what the corpus is searched for."""
+    corpus = task.settings.corpus
     frames = [
-        read_reference(task, behavior.queries, f"behaviors.{name}.queries").with_columns(
+        read_reference(corpus, behavior.queries, f"behaviors.{name}.queries").with_columns(
             behavior=pl.lit(name)
         )
         for name, behavior in task.settings.behaviors.items()
@@ -69,13 +70,12 @@ def reference_settings(settings: Settings) -> dict[str, Any]:
     return {"columns": asdict(text_columns(corpus)), "max_characters": corpus.max_characters}
 
 
-def read_reference(task: Task, path: Path, setting: str) -> pl.DataFrame:
+def read_reference(corpus: CorpusSettings, path: Path, setting: str) -> pl.DataFrame:
     """Samples of a small file that the settings name, read by the corpus's columns.
 
     Raises:
         DataError: see `ingest.read_picked`.
     """
-    corpus = task.settings.corpus
     return read_picked(path, setting, text_columns(corpus), corpus.max_characters)
 
 

@@ -132,7 +132,8 @@ def calibration_scores(task: Task) -> None:
     for name, behavior in task.settings.behaviors.items():
         if behavior.known_good is None:
             continue
-        good = read_reference(task, behavior.known_good, f"behaviors.{name}.known_good")
+        setting = f"behaviors.{name}.known_good"
+        good = read_reference(task.settings.corpus, behavior.known_good, setting)
         vectors = champion.encode(to_samples(good))
         own = score_table(good["sample_id"].to_list(), vectors, {name: queries[name]})
         own.write_parquet(task.out(f"known_good_{name}.parquet"))

@@ -95,11 +95,14 @@ def redistill(home: HomeOption = None) -> None:
     with errors():
         place = find_home(home)
         os.environ.update(environment(place))
+        from influcoder_assets import preflight
         from influcoder_assets.driver import of_checks, refresh_home
         from influcoder_assets.refresh import redistill_job
         from influcoder_assets.workspace import Workspace
 
-        store = Workspace.open(place).store
+        workspace = Workspace.open(place)
+        preflight.check(workspace)
+        store = workspace.store
         before = store.current("influence_encoder")
         with progress():
             failures, checks = refresh_home(place, redistill_job)
@@ -162,11 +165,13 @@ def plan(
 ) -> None:
     """What is out of date, and why. JSON: a list of {asset, shard, reason}."""
     with errors():
+        from influcoder_assets import preflight
         from influcoder_assets.survey import Survey
         from influcoder_assets.workspace import Workspace
         from influcoder_lib import refresh
 
         workspace = Workspace.open(find_home(home))
+        preflight.check(workspace)
         damaged = _verify(workspace) if verify else []
         found = Survey.of(workspace)
         steps, failed = found.steps, found.failures
@@ -197,6 +202,7 @@ def _verify(workspace: "Workspace") -> list[str]:
 
 def _refresh(home: Path) -> None:
     os.environ.update(environment(home))
+    from influcoder_assets import preflight
     from influcoder_assets.driver import alerts, expected_cost, of_checks, refresh_home, summary
     from influcoder_assets.survey import Survey
     from influcoder_assets.workspace import Workspace
@@ -204,7 +210,9 @@ def _refresh(home: Path) -> None:
     began = time.monotonic()
     failures: list[str] = []
     checks: list[AssetCheckEvaluation] = []
-    found = Survey.of(Workspace.open(home))
+    workspace = Workspace.open(home)
+    preflight.check(workspace)
+    found = Survey.of(workspace)
     if not found.steps:
         console.print(f"{_nothing_to_make(found.failures)}: the plan is empty, nothing is run.")
     steps = found.steps

@@ -200,14 +200,23 @@ def _fraction_threshold(settings: RuleSettings, scores: NDArray[np.float32]) -> 
     return scores[floor(share)] if settings.kind == "unwanted" else scores[ceil(share) - 1]
 
 
-def _conformal_threshold(settings: RuleSettings, good: NDArray[np.float32]) -> np.float32:
+def check_known_good(settings: RuleSettings, given: int) -> None:
+    """Whether a `false_drop_rate` can be calibrated on so many known-good samples.
+
+    Raises:
+        SettingsError: they are too few.
+    """
     needed = known_good_needed(settings.value)
-    if len(good) < needed:
+    if given < needed:
         raise SettingsError(
             f"A false drop rate of {settings.value:g} for {settings.behavior} needs at least "
-            f"{needed} known-good samples and there are {len(good)}.",
+            f"{needed} known-good samples and there are {given}.",
             where=f"behavior {settings.behavior}, rule.value",
             fix=f"give {needed} known-good samples or more, or allow a higher rate",
         )
+
+
+def _conformal_threshold(settings: RuleSettings, good: NDArray[np.float32]) -> np.float32:
+    check_known_good(settings, len(good))
     rank = floor(Fraction(str(settings.value)) * (len(good) + 1))
     return good[rank - 1] if settings.kind == "unwanted" else good[len(good) - rank]
