@@ -5,12 +5,11 @@ comes with the extra `ray`; its workers open the home at the path that it has he
 one cluster share a file system.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from influcoder_assets import maker
+from influcoder_assets import environment, maker
 from influcoder_assets.config import EngineSettings, Settings
 from influcoder_assets.maker import Task
 from influcoder_assets.workspace import Workspace
@@ -96,7 +95,7 @@ def make_at(
 ) -> _Made:
     """Make one artifact in another process, by the settings that the facts were gathered with, and
     with as many threads: sums depend on their number."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    environment.expect_forks()
     models.use_threads(threads)
     manifest, task = maker.make(Workspace(home, settings), facts, asset, shard, run_id)
     return manifest, task.draft, task.markdown
@@ -104,7 +103,7 @@ def make_at(
 
 def _connected(settings: EngineSettings) -> Any:
     """Ray, connected to the cluster of the settings, or to one that is started on this machine."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    environment.silence()
     try:
         import ray
     except ImportError:

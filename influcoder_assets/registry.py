@@ -10,10 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from influcoder_assets import environment
 from influcoder_lib.errors import StoreError
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+environment.silence()
 
 ALIAS = "champion"
 # Of the registered model: no version is in use, because somebody wants it so.

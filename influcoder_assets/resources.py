@@ -1,7 +1,6 @@
 """Dagster resources: the home that a run works in, and what the steps of one refresh share."""
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import dagster as dg
 from pydantic import PrivateAttr
 
-from influcoder_assets import engine, lock
+from influcoder_assets import engine, environment, lock
 from influcoder_assets.home import find_home
 from influcoder_assets.storage import data_folder
 from influcoder_assets.survey import Survey
@@ -30,7 +29,7 @@ class HomeResource(dg.ConfigurableResource):
         Raises:
             SettingsError: the folder is no home, or its settings have problems.
         """
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        environment.expect_forks()
         return Workspace.open(self.folder)
 
     @property
