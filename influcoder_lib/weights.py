@@ -20,8 +20,8 @@ _WIDTHS = {
     *("hidden_size", "n_embd", "d_model", "dim", "vocab_size", "intermediate_size", "n_inner"),
     *("ffn_dim", "head_dim", "num_attention_heads", "n_head", "num_key_value_heads"),
 }
-# Quantised weights are packed, up to so many in one number.
-_PACKED = 16
+# Tables that are stored as two factors (ALBERT's) are larger than what the weights hold of them.
+_FACTORED = 16
 
 
 class _Held(NamedTuple):
@@ -36,14 +36,14 @@ def check_weights(folder: Path) -> None:
 
     Raises:
         ModelError: an index names weights that are no safetensors of this folder, weights cannot be
-            read, or a size in the config is beyond anything that the weights could fill.
+            read or are quantised, or a size in the config is beyond anything that they could fill.
     """
     for index in folder.rglob(_INDEX):
         _check_index(index)
     for place in sorted({path.parent for path in folder.rglob("*.safetensors")}):
         config = place / "config.json"
         if config.is_file():
-            _check_sizes(config, _held(place))
+            _check_config(config, _held(place))
 
 
 def _check_index(index: Path) -> None:
@@ -79,13 +79,22 @@ def _held(folder: Path) -> _Held:
     return _Held(tensors, numbers)
 
 
-def _check_sizes(config: Path, held: _Held) -> None:
+def _check_config(config: Path, held: _Held) -> None:
     try:
-        sizes = list(_sizes(json.loads(config.read_text())))
+        content = json.loads(config.read_text())
+        sizes = list(_sizes(content))
     except (ValueError, RecursionError) as error:
         raise ModelError(f"The config cannot be read: {error}.", where=str(config)) from error
+    if isinstance(content, dict) and (quantised := content.get("quantization_config")):
+        method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
+        raise ModelError(
+            f"The weights are quantised ({method}): nothing can be computed from them as they are.",
+            where=str(config),
+            allowed="weights in float32, float16 or bfloat16; or a GGUF file, which is dequantised",
+            fix="name the model that it was quantised from",
+        )
     for key, value in sizes:
-        most = held.tensors if key in _LAYERS else held.numbers * _PACKED
+        most = held.tensors if key in _LAYERS else held.numbers * _FACTORED
         if value > most:
             raise ModelError(
                 f"The config asks for more than the weights could fill: {key} is {value:,}.",

@@ -47,6 +47,15 @@ def test_a_config_that_asks_for_more_than_the_weights_hold_is_refused(copy, key,
     assert "at most" in error.allowed
 
 
+def test_quantised_weights_are_refused(copy):
+    config = json.loads((copy / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+    (copy / "config.json").write_text(json.dumps(config))
+    error = refusal(copy)
+    assert "quantised (gptq)" in error.problem
+    assert error.where == str(copy / "config.json")
+
+
 def test_a_size_further_down_is_seen_too(copy):
     config = json.loads((copy / "config.json").read_text())
     config["text_config"] = {"num_hidden_layers": 10**6}
