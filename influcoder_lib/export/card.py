@@ -31,13 +31,15 @@ _SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
 class Description:
     """What is told of an exported dataset, in the card and in its manifest.
 
-    `by_source`, `by_label` and `drop_reasons` count what is in the exported files; `out_of_date` is
-    the number of steps that the plan had then, `not_filtered` names the shards that are not there,
-    `failed` the artifacts (`asset/shard`) that could not be made, of which older ones may be there.
+    `repeated` counts the kept samples that are kept of an earlier shard too. `by_source`,
+    `by_label` and `drop_reasons` count what is in the exported files; `out_of_date` is the number
+    of steps that the plan had then, `not_filtered` names the shards that are not there, `failed`
+    the artifacts (`asset/shard`) that could not be made, of which older ones may be there.
     """
 
     origin: Origin
     form: Format
+    repeated: int
     by_source: Sequence[FunnelRow]
     by_label: Sequence[FunnelRow]
     drop_reasons: Sequence[DropReason]

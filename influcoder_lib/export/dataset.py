@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from influcoder_lib.atomic import part_of
@@ -18,6 +19,7 @@ from influcoder_lib.errors import DataError, StoreError
 from influcoder_lib.export.card import Description, render_card
 from influcoder_lib.export.origin import FILTERED, Decider, Origin, ShardOrigin, find_origin
 from influcoder_lib.export.tables import Format, read_part, write_part
+from influcoder_lib.id_table import IdTable, keys_of
 from influcoder_lib.manifests import source_input
 from influcoder_lib.report.model import DropReason, FunnelRow
 from influcoder_lib.store import Store
@@ -67,10 +69,11 @@ def export_dataset(
     _check_free(folder)
     origin, not_filtered = _origin(store, sorted(shards))
     with _written_whole(folder) as staging:
-        files, tally = _write_shards(store, origin, staging, form)
+        files, tally, distinct = _write_shards(store, origin, staging, form)
         described = Description(
             origin=origin,
             form=form,
+            repeated=origin.totals["kept"] - distinct,
             by_source=_funnel(tally, "source"),
             by_label=_funnel(tally, "label"),
             drop_reasons=_drop_reasons(tally),
@@ -107,18 +110,21 @@ def _origin(store: Store, shards: Sequence[str]) -> tuple[Origin, list[str]]:
 
 def _write_shards(
     store: Store, origin: Origin, staging: Path, form: Format
-) -> tuple[list[dict[str, Any]], pl.DataFrame]:
-    """Write both tables of every shard; the manifest's entries, and counts of what was written."""
-    files, tallies = [], []
+) -> tuple[list[dict[str, Any]], pl.DataFrame, int]:
+    """Write both tables of every shard; the manifest's entries, counts of what was written, and how
+    many of the kept samples are distinct."""
+    files, tallies, kept = [], [], IdTable()
     for part, stored in _STORED.items():
         (staging / part).mkdir()
         for shard in origin.shards:
             rows = read_part(store.path(shard.filtered, stored), part)
             tallies.append(_tally(rows, part))
+            if part == "data":
+                kept.setdefault(keys_of(rows["sample_id"].to_list()), np.zeros(len(rows), np.int64))
             path = staging / part / f"{shard.name}.{form}"
             if write_part(rows, path, form):
                 files.append({"path": f"{part}/{path.name}", "rows": len(rows), **_identity(path)})
-    return files, pl.concat(tallies)
+    return files, pl.concat(tallies), len(kept)
 
 
 def _tally(rows: pl.DataFrame, part: str) -> pl.DataFrame:
@@ -158,7 +164,7 @@ def _manifest(described: Description, files: Sequence[Mapping[str, Any]]) -> dic
         "created": origin.created,
         "influcoder": version("influcoder"),
         "format": described.form,
-        "counts": origin.totals,
+        "counts": {**origin.totals, "repeated": described.repeated},
         "steps_out_of_date": described.out_of_date,
         "shards_not_filtered": list(described.not_filtered),
         "failed": list(described.failed),

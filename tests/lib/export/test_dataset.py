@@ -107,7 +107,18 @@ def test_the_manifest_has_size_and_sha256_of_every_file_and_the_counts(export, f
         assert entry["sha256"] == hashlib.sha256(content).hexdigest()
     assert files.keys() == {"README.md", "manifest.json"}
     assert sum(entry["rows"] for entry in manifest["files"]) == 8
-    assert manifest["counts"] == {"rows_in": 10, "kept": 4, "dropped": 4, "quarantined": 2}
+    totals = {"rows_in": 10, "kept": 4, "dropped": 4, "quarantined": 2}
+    assert manifest["counts"] == totals | {"repeated": 0}
+
+
+def test_kept_samples_that_several_shards_hold_are_all_there_and_counted(export, stored):
+    again = [Text("hello", "hi"), Text("who", "me"), Text("insult me", "no", dropped=True)]
+    stored.shard("again.jsonl", again)
+    folder, exported = export(shards=(*CORPUS, "again.jsonl"))
+    assert exported.kept == 6
+    assert json.loads((folder / "manifest.json").read_text())["counts"]["repeated"] == 2
+    card = " ".join((folder / "README.md").read_text().split())
+    assert "of the kept rows, 2 repeat one of another shard" in card
 
 
 def test_the_manifest_leads_back_to_raw_files_encoder_rules_and_versions(export, stored):
