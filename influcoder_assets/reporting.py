@@ -162,12 +162,23 @@ def _standing(task: Task, queries: Mapping[str, frozenset[str]]) -> Standing:
     return read_standing(
         task.input("champion_encoder").summary,
         task.input("influence_encoder").summary["version"],
-        {
-            shard: task.input("influence_scores", shard).summary.get("fidelity")
-            for shard in task.each("influence_scores")
-        },
+        _fidelity(task),
         gap,
     )
+
+
+def _fidelity(task: Task) -> dict[str, Any]:
+    """What was measured on each shard of the encoder in use; one that fails keeps what was measured
+    of the encoder before."""
+    encoder = task.input("champion_encoder").fingerprint
+    scored = {
+        shard: task.input("influence_scores", shard) for shard in task.each("influence_scores")
+    }
+    return {
+        shard: manifest.summary.get("fidelity")
+        for shard, manifest in scored.items()
+        if manifest.recipe.inputs["champion_encoder"] == encoder
+    }
 
 
 def gap_of(

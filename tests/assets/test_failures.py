@@ -98,6 +98,11 @@ def test_what_failed_blocks_all_that_takes_it_as_it_is_to_the_end_of_the_run(
     assert ("influence_scores", "c.parquet") in again.made
     assert not again.made & {("influence_scores", "a.jsonl"), ("filtered_dataset", "a.jsonl")}
     assert counts(refreshed_home)["rows_in"] == 2 * tiny_home.ROWS
+    store = Workspace.open(refreshed_home).store
+    report = store.path(store.require("curation_report"), "report.md").read_text()
+    measured = report.partition("Fidelity by shard, worst first")[2]
+    assert "| c\\.parquet |" in measured
+    assert "| a\\.jsonl |" not in measured
 
 
 @pytest.mark.parametrize(
