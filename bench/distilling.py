@@ -29,7 +29,7 @@ from influcoder_lib.student.encoder import InfluenceEncoder
 from influcoder_lib.student.kernel import distill_kernel
 from influcoder_lib.student.training import TrainingSet
 from influcoder_lib.teacher import rankings
-from influcoder_lib.teacher.engine import close_teacher
+from influcoder_lib.teacher.loading import close_teacher
 
 UNTRAINED = "untrained encoder"
 KINDS = ("centred", "raw")

@@ -20,13 +20,13 @@ from influcoder_lib.samples import Sample
 from influcoder_lib.student.encoder import InfluenceEncoder
 from influcoder_lib.teacher import warmup
 from influcoder_lib.teacher.collection import collect, draw
-from influcoder_lib.teacher.engine import (
+from influcoder_lib.teacher.gradients import GradientFeatures
+from influcoder_lib.teacher.loading import (
     TeacherSettings,
     close_teacher,
     open_teacher,
     warm_up_target,
 )
-from influcoder_lib.teacher.gradients import GradientFeatures
 
 _WINDOW = 512
 TEACHER = TeacherSettings("auto", _WINDOW, gradient_tokens(None, _WINDOW), 16, 0, None, 8192, 0)

@@ -30,7 +30,7 @@ from influcoder_lib.student.static import static_of
 from influcoder_lib.student.training import Distilled, EpochLog, TrainingSet
 from influcoder_lib.tables import load_table
 from influcoder_lib.teacher.distillation_set import DistillationSet
-from influcoder_lib.teacher.engine import close_teacher
+from influcoder_lib.teacher.loading import close_teacher
 
 _EMBEDDING_CODE = "2"
 

@@ -22,8 +22,8 @@ from influcoder_lib.tables import load_table
 from influcoder_lib.teacher import rankings
 from influcoder_lib.teacher.collection import Collected, collect, draw_rows, share_out
 from influcoder_lib.teacher.distillation_set import DistillationSet
-from influcoder_lib.teacher.engine import TeacherSettings, open_teacher, warm_up_target
 from influcoder_lib.teacher.gradients import GradientFeatures
+from influcoder_lib.teacher.loading import TeacherSettings, open_teacher, warm_up_target
 from influcoder_lib.teacher.warmup import ADAPTER_FILES, WarmupSettings
 
 _LABELLED = 1000

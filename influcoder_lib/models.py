@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
-from influcoder_lib import fingerprint, hardware, norms
+from influcoder_lib import fingerprint, fused_norms, hardware
 from influcoder_lib.atomic import part_of
 from influcoder_lib.errors import ModelError, listed
 from influcoder_lib.hardware import Precision
@@ -224,7 +224,7 @@ def load_target(folder: Path, precision: Precision) -> TargetModel:
             where=str(folder),
             fix="take a smaller target model, or free the GPU of other processes",
         ) from error
-    norms.fuse(model)
+    fused_norms.fuse(model)
     return TargetModel(model, tokenizer, dtype)
 
 

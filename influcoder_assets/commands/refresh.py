@@ -96,7 +96,7 @@ def redistill(home: HomeOption = None) -> None:
         place = find_home(home)
         os.environ.update(environment(place))
         from influcoder_assets import preflight
-        from influcoder_assets.driver import of_checks, refresh_home
+        from influcoder_assets.commands.driver import of_checks, refresh_home
         from influcoder_assets.refresh import redistill_job
         from influcoder_assets.workspace import Workspace
 
@@ -203,7 +203,13 @@ def _verify(workspace: "Workspace") -> list[str]:
 def _refresh(home: Path) -> None:
     os.environ.update(environment(home))
     from influcoder_assets import preflight
-    from influcoder_assets.driver import alerts, expected_cost, of_checks, refresh_home, summary
+    from influcoder_assets.commands.driver import (
+        alerts,
+        expected_cost,
+        of_checks,
+        refresh_home,
+        summary,
+    )
     from influcoder_assets.survey import Survey
     from influcoder_assets.workspace import Workspace
 

@@ -54,7 +54,7 @@ class Responsible:
 
 
 @dataclass(frozen=True)
-class Standing:
+class SampleStanding:
     """Where a sample stands for one behavior, by the statistic that the rule reads.
 
     `rank` 1 is the highest of the `of` live samples that the same encoder scored; `percentile` is
@@ -101,7 +101,7 @@ class Explanation:
     decision: str
     reason: str
     places: tuple[Place, ...]
-    standings: tuple[Standing, ...]
+    standings: tuple[SampleStanding, ...]
     neighbours: Mapping[str, list[Neighbour]]
     history: tuple[Past, ...]
     trace: Trace
@@ -157,11 +157,11 @@ def _vector(store: Store, embedded: Manifest, sample_id: str) -> np.ndarray:
 
 def _standing(
     catalog: Catalog, row: Mapping[str, Any], rule: Rule, queries: tuple[Responsible, ...]
-) -> Standing:
+) -> SampleStanding:
     score = row[rule.score_column]
     asked = {"score": score, "statistic": rule.statistic, "behavior": rule.behavior}
     rank = catalog.frame(_RANK, asked | {"encoder": row["encoder"]}).row(0, named=True)
-    return Standing(
+    return SampleStanding(
         behavior=rule.behavior,
         statistic=rule.statistic,
         score=round(score, COSINE_DECIMALS),

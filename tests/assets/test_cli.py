@@ -14,8 +14,8 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from influcoder_assets.cli import app
+from influcoder_assets.commands.driver import Ran
 from influcoder_assets.commands.refresh import outcome
-from influcoder_assets.driver import Ran
 from influcoder_assets.workspace import Workspace
 from influcoder_lib.errors import DataError
 from influcoder_lib.manifests import Manifest, Recipe
@@ -278,7 +278,7 @@ def test_a_redistillation_that_fails_does_not_say_that_nothing_has_changed(
     influcoder, done: Done, monkeypatch
 ):
     ran = Ran(["it failed"], [])
-    monkeypatch.setattr("influcoder_assets.driver.refresh_home", lambda *_: ran)
+    monkeypatch.setattr("influcoder_assets.commands.driver.refresh_home", lambda *_: ran)
     failed = influcoder("redistill", "--home", done.home)
     assert failed.exit_code == 1
     assert "it failed" in failed.output

@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 
 from influcoder_assets import checks, lock, maker, refresh
-from influcoder_assets.driver import refresh_home
+from influcoder_assets.commands.driver import refresh_home
 from influcoder_assets.lock import lock_of
 from influcoder_assets.refresh import redistill_job
 from influcoder_assets.survey import Survey
@@ -219,7 +219,8 @@ def test_dagster_s_records_that_cannot_be_opened_are_named(refreshed_home, broke
 KILLED = """
 import dataclasses, os, signal, sys
 from pathlib import Path
-from influcoder_assets import driver, maker
+from influcoder_assets import maker
+from influcoder_assets.commands import driver
 whole = maker.makers()[sys.argv[2]]
 def dies(task):
     if task.shard == sys.argv[3]:

@@ -3,7 +3,7 @@
 import dagster as dg
 import yaml
 
-from influcoder_assets.driver import refresh_home
+from influcoder_assets.commands.driver import refresh_home
 from influcoder_assets.workspace import Workspace
 from tests.assets import postgres, tiny_home
 

@@ -20,8 +20,8 @@ import pytest
 import yaml
 
 from influcoder_assets import maker
+from influcoder_assets.commands.driver import refresh_home
 from influcoder_assets.definitions import build_defs
-from influcoder_assets.driver import refresh_home
 from influcoder_assets.events import PLAN
 from influcoder_assets.maker import Task, current_facts, current_plan, makers
 from influcoder_assets.refresh import refresh_job

@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from influcoder_assets.driver import refresh_home
+from influcoder_assets.commands.driver import refresh_home
 from tests import services
 from tests.assets import tiny_home
 from tests.assets.changes import interrupt

@@ -96,7 +96,7 @@ def batches(computed: Path) -> Iterator[tuple[str, list[str]]]:
 
 def _refresh(home: Path, computed: Path, told: Connection) -> None:
     os.environ["DAGSTER_HOME"] = str(home)
-    from influcoder_assets.driver import refresh_home
+    from influcoder_assets.commands.driver import refresh_home
 
     log = logging.getLogger("influcoder_assets")
     log.setLevel(logging.INFO)

@@ -5,8 +5,8 @@ import sklearn.linear_model  # noqa: F401
 import torch
 import transformers  # noqa: F401
 
-import influcoder_assets.definitions
-import influcoder_assets.driver  # noqa: F401
+import influcoder_assets.commands.driver
+import influcoder_assets.definitions  # noqa: F401
 from influcoder_lib import memory
 
 torch.set_num_threads(1)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from influcoder_lib import norms
+from influcoder_lib import fused_norms
 from influcoder_lib.models import load_target
 from influcoder_lib.samples import Sample
 from influcoder_lib.teacher.adapters import fresh_adapter
@@ -20,8 +20,8 @@ SAMPLES = [Sample("1", "what is red?", "the cat."), Sample("2", "why", "a dog si
 @pytest.fixture
 def fuse(monkeypatch):
     """What fuses the norms of a decoder, which is loaded with its own."""
-    own = norms.fuse
-    monkeypatch.setattr(norms, "fuse", lambda model: 0)
+    own = fused_norms.fuse
+    monkeypatch.setattr(fused_norms, "fuse", lambda model: 0)
     return own
 
 
