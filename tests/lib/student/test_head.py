@@ -1,0 +1,98 @@
+"""The head of a kernel student: what it is told of a sample, its vectors, and its folder."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from influcoder_lib.errors import ModelError
+from influcoder_lib.samples import Sample
+from influcoder_lib.student.encoder import InfluenceEncoder
+from influcoder_lib.student.kernel import featurize
+from tests.lib.student.kernel_students import SAMPLES, TRAIN, VALIDATION, head_of
+
+
+def test_pools_are_the_means_of_the_layers_over_each_part(student: InfluenceEncoder) -> None:
+    def layers(batch):
+        return student.model[0](dict(batch.inputs))["all_layer_embeddings"]
+
+    ((_, states),) = student.compute(SAMPLES[:1], "candidate", layers)
+    # start, the, cat, end, red, dog, ., end
+    expected = torch.cat(
+        [
+            torch.nn.functional.layer_norm(states[layer][0, part].mean(0), (32,))
+            for layer in (0, 1, 2)
+            for part in (slice(1, 3), slice(4, 7))
+        ]
+    )
+    found = featurize(student, SAMPLES[:1], "candidate")[0, : len(expected)]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_prompt_and_response_are_told_apart(student: InfluenceEncoder) -> None:
+    one, other = student.encode([Sample("a", "the cat", "dog"), Sample("b", "dog", "the cat")])
+    assert one @ other < 0.9999
+
+
+def test_scores_are_in_proportion_to_the_predicted_influences(student: InfluenceEncoder) -> None:
+    head = head_of(student)
+    queries, candidates = student.encode_queries(SAMPLES), student.encode(SAMPLES)
+    raw = head.query(featurize(student, SAMPLES, "query"))
+    predicted = head.candidate(featurize(student, SAMPLES, "candidate"))
+    assert (predicted.norm(dim=1) < 1).all()
+    expected = torch.nn.functional.normalize(raw, dim=1) @ predicted.T / 2**0.5
+    np.testing.assert_allclose(queries @ candidates.T, expected.numpy(), atol=1e-6)
+
+
+def test_resemblance_is_the_cosine_of_last_layers_in_few_numbers(student: InfluenceEncoder) -> None:
+    head = head_of(student)
+    both = [head.embedding(featurize(student, each, "query")) for each in (TRAIN.queries, SAMPLES)]
+    assert float((both[0] - both[0] @ head.basis @ head.basis.T).norm()) < 0.2 * len(both[0]) ** 0.5
+    candidates = student.encode(SAMPLES)
+    alike = candidates[:, head.influencing : -1] * 2**0.5
+    np.testing.assert_allclose(alike, (both[1] @ head.basis).numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_a_blend_ranks_by_both_in_units_of_their_spreads(
+    student: InfluenceEncoder, share: float
+) -> None:
+    head = head_of(student)
+    candidates = student.encode(VALIDATION.candidates)
+    influence = student.encode_queries(SAMPLES) @ candidates.T
+    alike = head.embedding(featurize(student, SAMPLES, "query")) @ head.basis
+    resemblance = alike.numpy() @ candidates[:, head.influencing : -1].T
+    spreads = head.spreads.numpy()
+    expected = (1 - share) * influence / spreads[0] + share * resemblance / spreads[1]
+    blended = student.encode_queries(SAMPLES, share)
+    np.testing.assert_allclose(np.linalg.norm(blended, axis=1), 1, atol=1e-6)
+    found = blended @ candidates.T
+    scale = (found * expected).sum(axis=1) / np.square(expected).sum(axis=1)
+    np.testing.assert_allclose(found, scale[:, None] * expected, atol=1e-5)
+
+
+def test_vectors_are_of_unit_length_and_of_the_wanted_dimension(student: InfluenceEncoder) -> None:
+    for vectors in (student.encode(SAMPLES), student.encode_queries(SAMPLES)):
+        assert vectors.shape == (4, 24)
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+
+
+def test_it_is_saved_and_loaded_with_its_head(student: InfluenceEncoder, tmp_path: Path) -> None:
+    student.save(tmp_path / "saved")
+    loaded = InfluenceEncoder.load(tmp_path / "saved", 24, "float32")
+    assert loaded.fingerprint == student.fingerprint
+    np.testing.assert_array_equal(loaded.encode(SAMPLES), student.encode(SAMPLES))
+    np.testing.assert_array_equal(loaded.encode_queries(SAMPLES), student.encode_queries(SAMPLES))
+    assert not list((tmp_path / "saved").rglob("*.bin"))
+
+
+def test_a_head_outside_the_folder_is_refused(student: InfluenceEncoder, tmp_path: Path) -> None:
+    student.save(tmp_path / "saved")
+    listed = tmp_path / "saved" / "modules.json"
+    modules = json.loads(listed.read_text())
+    modules[1]["path"] = "../elsewhere"
+    listed.write_text(json.dumps(modules))
+    with pytest.raises(ModelError, match="outside the folder"):
+        InfluenceEncoder.load(tmp_path / "saved", 24)
