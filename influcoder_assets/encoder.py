@@ -84,7 +84,7 @@ def influence_encoder(task: Task) -> None:
         "behavior_queries",
     ),
     sources=("base_encoder",),
-    code_version="4",
+    code_version="5",
     settings=lambda s: {
         name: each.model_dump(
             mode="json",

@@ -199,25 +199,27 @@ def _shard_rows(current: Mapping[Key, Manifest], gone: Mapping[str, str]) -> lis
 
 
 def _encoder_rows(histories: Mapping[Key, list[Manifest]]) -> list[Row]:
-    """Every encoder once: the untrained ones, and each trained one with how it was judged first."""
+    """Every encoder once: the untrained ones, and each trained one with how it was judged first,
+    even if training has left it as it was."""
     judged: dict[str, Manifest] = {}
-    in_use = None
+    in_use: tuple[str | None, str | None] | None = None
     for manifest in histories.get(("champion_encoder", None), []):
         judged.setdefault(manifest.recipe.inputs.get("influence_encoder", ""), manifest)
-        in_use = manifest.summary.get("encoder")
-    rows: dict[str, Row] = {}
+        in_use = manifest.summary.get("version"), manifest.summary.get("encoder")
+    rows: dict[tuple[str | None, str | None], Row] = {}
     for trained in histories.get(("influence_encoder", None), []):
         untrained, own = trained.summary.get("untrained"), trained.summary["encoder"]
+        version = trained.summary.get("version")
         verdict = judged.get(trained.fingerprint)
         said = verdict.summary if verdict else {}
         rows.setdefault(
-            str(untrained),
+            (None, untrained),
             {"fingerprint": untrained, "merit": said.get("merit_untrained")},
         )
         rows.setdefault(
-            own,
+            (version, own),
             {
-                "version": trained.summary.get("version"),
+                "version": version,
                 "mlflow_run": trained.summary.get("mlflow_run"),
                 "fingerprint": own,
                 "merit": said.get("merit_challenger"),
@@ -227,7 +229,7 @@ def _encoder_rows(histories: Mapping[Key, list[Manifest]]) -> list[Row]:
                 "created": trained.created,
             },
         )
-    return [{**row, "in_use": row["fingerprint"] == in_use} for row in rows.values()]
+    return [{**row, "in_use": encoder == in_use} for encoder, row in rows.items()]
 
 
 def _files(

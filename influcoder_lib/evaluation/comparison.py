@@ -110,23 +110,29 @@ def retrieval_table(
 def headline(tables: Sequence[Table]) -> str:
     """The first line of the summary: where the encoder wins, and above all where it does not."""
     lost: list[str] = []
-    won: list[str] = []
+    won = tied = 0
     for table in tables:
         for column, name in enumerate(table.columns[1:], start=1):
             best = _best_cheap(table, column)
             own = _figure(table, ENCODER, column)
             if best is None or own is None:
                 continue
-            where = f"{table.title}, {name}: {best[0]} {best[1]:.3f}, {ENCODER} {own:.3f}"
-            (lost if best[1] >= own else won).append(where)
-    if not lost:
+            # As they are read: what reads the same is equally good.
+            ahead = round(own, 3) - round(best[1], 3)
+            won, tied = won + (ahead > 0), tied + (ahead == 0)
+            if ahead < 0:
+                where = f"{table.title}, {name}"
+                lost.append(f"{where}: {best[0]} {best[1]:.3f}, {ENCODER} {own:.3f}")
+    of, ties = f"{len(lost) + won + tied} comparisons", f", and ties in {tied}" if tied else ""
+    if lost:
         return (
-            "The influence encoder beats length, surface, BM25 and the untrained encoder in all "
-            f"{len(won)} comparisons."
+            f"The influence encoder does NOT win everywhere: it loses {len(lost)} of {of} to "
+            f"something cheaper{ties}. First: {lost[0]}."
         )
+    if tied:
+        return f"The influence encoder is NOT better everywhere: it wins {won} of {of}{ties}."
     return (
-        f"The influence encoder does NOT win everywhere: it loses {len(lost)} of "
-        f"{len(lost) + len(won)} comparisons to something cheaper. First: {lost[0]}."
+        f"The influence encoder beats length, surface, BM25 and the untrained encoder in all {of}."
     )
 
 

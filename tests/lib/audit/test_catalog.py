@@ -158,6 +158,13 @@ def test_the_untrained_encoder_may_be_in_use(chain: Chain):
     assert select(chain, "SELECT version, in_use FROM encoders") == [(None, True), ("1", False)]
 
 
+def test_an_encoder_that_training_left_as_it_was_is_one_of_its_own(chain: Chain):
+    chain.challenger = chain.champion = UNTRAINED
+    chain.run()
+    found = select(chain, "SELECT version, fingerprint, in_use FROM encoders")
+    assert found == [(None, UNTRAINED, False), ("1", UNTRAINED, True)]
+
+
 def test_manifests_and_runs_hold_every_version(ran: Chain):
     ran.thresholds["rude"] = 0.2
     ran.run()

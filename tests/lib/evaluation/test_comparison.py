@@ -32,11 +32,24 @@ def test_a_label_is_found_among_all_and_among_the_hard_ones_alone():
     assert "in all 2 comparisons" in headline([found])
 
 
-def test_seeds_are_shown_by_mean_and_spread_and_a_tie_is_a_loss():
-    found = table([FOUND, FOUND], [FOUND])
-    assert found.rows[1][1] == Measured(1.0, 0.0)
-    assert "loses 2 of 2 comparisons" in headline([found])
-    assert "response length 1.000" in headline([found])
+def test_seeds_are_shown_by_mean_and_spread():
+    assert table([FOUND, FOUND], [FOUND]).rows[1][1] == Measured(1.0, 0.0)
+
+
+def test_a_loss_is_named():
+    said = headline([table([MISSED], [FOUND])])
+    assert "loses 2 of 2 comparisons to something cheaper. First: Finding, AUPRC, unsafe" in said
+    assert "response length 1.000" in said
+
+
+def test_a_tie_is_neither_won_nor_lost():
+    equal = table([FOUND], [FOUND])
+    assert headline([equal]).endswith("it wins 0 of 2 comparisons, and ties in 2.")
+    assert headline([equal, table([FOUND], [MISSED])]).endswith(
+        "it wins 2 of 4 comparisons, and ties in 2."
+    )
+    said = headline([equal, table([MISSED], [FOUND])])
+    assert "it loses 2 of 4 comparisons to something cheaper, and ties in 2. First: " in said
 
 
 def test_without_a_hard_one_nothing_is_compared_with_them():
