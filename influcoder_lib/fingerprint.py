@@ -41,8 +41,13 @@ def of_json(value: Any) -> str:
 
 def of_file(path: Path) -> str:
     """Fingerprint of a file's bytes, read in blocks."""
+    return sha256_of_file(path)[:32]
+
+
+def sha256_of_file(path: Path) -> str:
+    """The whole SHA-256 of a file's bytes, 64 hexadecimal characters, as other programs give it."""
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:32]
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def of_pairs(pairs: Iterable[tuple[str, str]]) -> str:

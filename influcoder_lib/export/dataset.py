@@ -1,6 +1,5 @@
 """Writing the filtered dataset to a folder: whole or not at all, equal inputs to equal bytes."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from influcoder_lib import fingerprint
 from influcoder_lib.atomic import part_of
 from influcoder_lib.errors import DataError, StoreError
 from influcoder_lib.export.card import Description, render_card
@@ -152,9 +152,7 @@ def _drop_reasons(tally: pl.DataFrame) -> list[DropReason]:
 
 
 def _identity(path: Path) -> dict[str, Any]:
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return {"bytes": path.stat().st_size, "sha256": digest}
+    return {"bytes": path.stat().st_size, "sha256": fingerprint.sha256_of_file(path)}
 
 
 def _manifest(described: Description, files: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def trained_by_hand(target_folder: Path):
     }
     for layer in layers:
         factors[f"{layer.name}.A"].data = layer.a.clone()
-    optimiser = torch.optim.Adam(factors.values(), lr=1.0)
+    optimizer = torch.optim.Adam(factors.values(), lr=1.0)
     order, spans, rates = np.random.default_rng(SETTINGS.seed), spans_of(target), []
     for _ in range(SETTINGS.epochs):
         rows = order.permutation(len(spans))
@@ -80,15 +80,15 @@ def trained_by_hand(target_folder: Path):
             # Of six steps a thirtieth rises, which is none.
             rate = SETTINGS.learning_rate * (6 - len(rates)) / 6
             rates.append(rate)
-            optimiser.param_groups[0]["lr"] = rate
-            optimiser.zero_grad()
+            optimizer.param_groups[0]["lr"] = rate
+            optimizer.zero_grad()
             torch.stack([loss(model, spans[row]) for row in part]).mean().backward()
-            optimiser.step()
-    return factors, optimiser, rates
+            optimizer.step()
+    return factors, optimizer, rates
 
 
 def test_the_warm_up_is_adam_on_the_mean_loss_of_responses(target_folder, found):
-    factors, optimiser, rates = trained_by_hand(target_folder)
+    factors, optimizer, rates = trained_by_hand(target_folder)
     assert [each.steps for each in found] == [3, 6]
     assert [each.learning_rate for each in found] == pytest.approx(
         [np.mean(rates[:3]), np.mean(rates[3:])]
@@ -101,7 +101,7 @@ def test_the_warm_up_is_adam_on_the_mean_loss_of_responses(target_folder, found)
         for name, value in ((f"{layer.name}.A", layer.a), (f"{layer.name}.B", layer.b)):
             factor = factors[name]
             torch.testing.assert_close(value, factor.data, rtol=1e-3, atol=2e-4)
-            state = optimiser.state[factor]
+            state = optimizer.state[factor]
             for kind, key in (("first", "exp_avg"), ("second", "exp_avg_sq")):
                 error = (moments[f"{kind}.{name}"] - state[key]).norm() / state[key].norm()
                 assert error < 0.02, (kind, name)
