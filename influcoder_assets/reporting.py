@@ -10,9 +10,11 @@ import polars as pl
 
 from influcoder_assets.config import Settings
 from influcoder_assets.maker import Task, asset_maker, makers
+from influcoder_assets.workspace import Workspace
 from influcoder_lib import manifests
 from influcoder_lib.curation.rules import read_rules
 from influcoder_lib.errors import DataError, StoreError
+from influcoder_lib.report.alerts import of_folder
 from influcoder_lib.report.changes import Basis, Changes, compare, read_decisions
 from influcoder_lib.report.html import render_html
 from influcoder_lib.report.kept_sums import KeptSums
@@ -154,6 +156,14 @@ def _context(task: Task, decided: Sequence[Manifest]) -> Context:
             sorted(task.facts.shards), sources["reviewers_list"]
         ),
     )
+
+
+def warnings_of(workspace: Workspace) -> list[str]:
+    """What of a home needs a look: what the report in force warns of, and files of the corpus
+    folder that no report knows of."""
+    report = workspace.store.current("curation_report")
+    alerts = report.summary.get("alerts", ()) if report is not None else ()
+    return [*of_folder(workspace.found.others), *alerts]
 
 
 def _standing(task: Task, queries: Mapping[str, frozenset[str]]) -> Standing:

@@ -133,11 +133,13 @@ def partition_key(relative: str) -> str:
 
 
 class Shards(NamedTuple):
-    """What a corpus folder holds: files by partition key, in the order of the keys; and by relative
-    path what cannot be a shard, and why. One of these stops none of the others."""
+    """What a corpus folder holds: files by partition key, in the order of the keys; by relative
+    path what cannot be a shard, and why; and the paths of files with other endings. One of these
+    stops none of the others."""
 
     files: dict[str, Path]
     refused: dict[str, DataError]
+    others: list[str]
 
 
 def find_shards(folder: Path) -> Shards:
@@ -154,7 +156,7 @@ def find_shards(folder: Path) -> Shards:
         DataError: the folder is missing, or it or one below it cannot be read.
     """
     if folder.is_file():
-        return Shards({partition_key(folder.name): folder}, {})
+        return Shards({partition_key(folder.name): folder}, {}, [])
     if not folder.is_dir():
         raise DataError(
             "The corpus folder does not exist.",
@@ -163,16 +165,19 @@ def find_shards(folder: Path) -> Shards:
         )
     claims: dict[str, list[Path]] = {}
     refused: dict[str, DataError] = {}
+    others: list[str] = []
     for path in _visible(folder):
         try:
             if key := _key_of(path, folder):
                 claims.setdefault(key, []).append(path)
+            elif not _ends_like_a_shard(path):
+                others.append(path.relative_to(folder).as_posix())
         except DataError as error:
             refused[path.relative_to(folder).as_posix()] = error
     for key in [key for key, paths in claims.items() if len(paths) > 1]:
         names = [path.relative_to(folder).as_posix() for path in claims.pop(key)]
         refused |= dict.fromkeys(names, _same_key(key, names))
-    return Shards({key: claims[key][0] for key in sorted(claims)}, refused)
+    return Shards({key: claims[key][0] for key in sorted(claims)}, refused, others)
 
 
 def _visible(folder: Path) -> Iterator[Path]:
@@ -193,7 +198,7 @@ def _key_of(path: Path, folder: Path) -> str | None:
     """
     if path.is_symlink():
         _check_link(path, folder)
-    if not path.name.lower().endswith(SUFFIXES):
+    if not _ends_like_a_shard(path):
         return None
     try:
         kind = path.stat().st_mode
@@ -206,6 +211,10 @@ def _key_of(path: Path, folder: Path) -> str | None:
             fix="remove it, or put a file in its place",
         )
     return partition_key(path.relative_to(folder).as_posix())
+
+
+def _ends_like_a_shard(path: Path) -> bool:
+    return path.name.lower().endswith(SUFFIXES)
 
 
 def _check_link(path: Path, folder: Path) -> None:

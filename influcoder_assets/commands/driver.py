@@ -138,12 +138,6 @@ def summary(workspace: Workspace) -> Iterator[RenderableType]:
     yield "filtered dataset: type `influcoder export DIR`"
 
 
-def alerts(workspace: Workspace) -> list[str]:
-    """What the report in force warns of."""
-    report = workspace.store.current("curation_report")
-    return list(report.summary["alerts"]) if report is not None else []
-
-
 def _rich(table: Table) -> RichTable:
     columns, title, note = map(escape, table.columns), escape(table.title), escape(table.note)
     shown = RichTable(*columns, title=title, title_justify="left", caption=note)

@@ -203,13 +203,8 @@ def _verify(workspace: "Workspace") -> list[str]:
 def _refresh(home: Path) -> None:
     os.environ.update(environment(home))
     from influcoder_assets import preflight
-    from influcoder_assets.commands.driver import (
-        alerts,
-        expected_cost,
-        of_checks,
-        refresh_home,
-        summary,
-    )
+    from influcoder_assets.commands.driver import expected_cost, of_checks, refresh_home, summary
+    from influcoder_assets.reporting import warnings_of
     from influcoder_assets.survey import Survey
     from influcoder_assets.workspace import Workspace
 
@@ -233,7 +228,7 @@ def _refresh(home: Path) -> None:
     peak = memory.peak() / 2**30
     for line in summary(found.workspace):
         console.print(line, soft_wrap=isinstance(line, str))
-    _print_warnings([*of_checks(checks), *alerts(found.workspace)])
+    _print_warnings([*of_checks(checks), *warnings_of(found.workspace)])
     console.print(f"pipeline {time.monotonic() - began:.0f} s, peak memory {peak:.2f} GiB")
     _end(failures or [f"{name}: {message}" for name, message in found.failures.items()])
 

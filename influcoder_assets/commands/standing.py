@@ -13,7 +13,7 @@ import dagster as dg
 import polars as pl
 
 from influcoder_assets.lock import opening
-from influcoder_assets.reporting import gap_of, query_ids
+from influcoder_assets.reporting import gap_of, query_ids, warnings_of
 from influcoder_assets.survey import Survey
 from influcoder_assets.workspace import Workspace
 from influcoder_lib import timestamps
@@ -89,6 +89,7 @@ class Status:
     behaviors: Sequence[Behavior]
     steps: Sequence[Step]
     failures: Mapping[str, str]
+    warnings: Sequence[str]
     last_run: LastRun | None
     bytes: Mapping[str, int]
 
@@ -110,6 +111,7 @@ def look(workspace: Workspace) -> Status:
         behaviors=_behaviors(store, filtered),
         steps=found.steps,
         failures=found.failures,
+        warnings=warnings_of(workspace),
         last_run=_last_run(workspace.home),
         bytes={
             "data": _size(workspace.data),

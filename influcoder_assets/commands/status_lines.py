@@ -43,6 +43,8 @@ def _lines(found: Status) -> Iterator[Line]:
     yield from _plan_lines(found)
     for name, message in found.failures.items():
         yield "failed", f"{name}: {message.splitlines()[0]}"
+    for warning in found.warnings:
+        yield "warning", warning
     yield "last run", _run(found.last_run) if found.last_run else "none yet"
     yield "on disk", ", ".join(f"{name} {decimal(size)}" for name, size in found.bytes.items())
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 
-from influcoder_lib.errors import listed
+from influcoder_lib.errors import listed, shown
 from influcoder_lib.report.model import BehaviorReport, FunnelRow
 from influcoder_lib.report.standing import Standing
 from influcoder_lib.report.wording import encoder, percent, plural, score
+from influcoder_lib.samples import SUFFIXES
 
 FEW_QUERIES = 5
 """Below so many queries, a single odd one may decide what is dropped."""
@@ -15,6 +16,27 @@ def of_shards(missing: Sequence[str]) -> Iterator[str]:
     """Shards of the corpus that the report has nothing of."""
     if missing:
         yield f"The report lacks {len(missing):,} of the corpus's shards: {listed(missing)}."
+
+
+def of_quarantine(shards: Sequence[FunnelRow]) -> Iterator[str]:
+    """Shards of which not one row is a sample."""
+    empty = [str(row.name) for row in shards if row.quarantined and not row.kept + row.dropped]
+    if empty:
+        yield (
+            f"All rows of {plural(len(empty), 'shard')} are in quarantine: {listed(empty)}. See "
+            'why: influcoder sql "SELECT file, field, reason, count(*) FROM quarantine GROUP BY '
+            'ALL".'
+        )
+
+
+def of_folder(others: Sequence[str]) -> Iterator[str]:
+    """Files of the corpus folder that are no shards, as they end otherwise."""
+    if others:
+        yield (
+            f"{plural(len(others), 'file')} of the corpus folder left out, because of the name's "
+            f"ending: {listed([shown(name) for name in others])}. A shard ends in "
+            f"{', '.join(SUFFIXES)}."
+        )
 
 
 def of_review(unmatched: Sequence[str]) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """From what the shards' aggregates add up to, and what is known beside it, to the report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,22 +82,15 @@ def merge(
     headline, tables = of_trained(
         context.headline, context.tables, standing.in_use, standing.latest
     )
-    missing = sorted(set(context.expected_shards) - by_shard.keys())
+    shards = tuple(_shard_row(shard, by_shard[shard]) for shard in sorted(by_shard))
     return Report(
         title=context.title,
         created=context.created,
         versions=dict(context.versions),
         headline=headline,
-        warnings=(
-            *alerts.of_shards(missing),
-            *alerts.of_review(context.unmatched),
-            *alerts.of_queries(list(whole["queries"])),
-            *alerts.of_total(total, context.most_dropped),
-            *(alert for behavior in behaviors for alert in alerts.of_behavior(behavior)),
-            *alerts.of_standing(standing),
-        ),
+        warnings=tuple(_warnings(whole, total, shards, behaviors, context)),
         total=total,
-        by_shard=tuple(_shard_row(shard, by_shard[shard]) for shard in sorted(by_shard)),
+        by_shard=shards,
         by_label=_largest_first(whole["groups"]["label"]),
         by_source=_largest_first(whole["groups"]["source"]),
         by_length=_by_length(whole["groups"]["length"]),
@@ -118,6 +111,23 @@ def merge(
         standing=standing,
         changes=context.changes,
     )
+
+
+def _warnings(
+    whole: Mapping[str, Any],
+    total: FunnelRow,
+    shards: Sequence[FunnelRow],
+    behaviors: Sequence[BehaviorReport],
+    context: Context,
+) -> Iterator[str]:
+    yield from alerts.of_shards(sorted(set(context.expected_shards) - {row.name for row in shards}))
+    yield from alerts.of_quarantine(shards)
+    yield from alerts.of_review(context.unmatched)
+    yield from alerts.of_queries(list(whole["queries"]))
+    yield from alerts.of_total(total, context.most_dropped)
+    for behavior in behaviors:
+        yield from alerts.of_behavior(behavior)
+    yield from alerts.of_standing(context.standing)
 
 
 def _behavior(

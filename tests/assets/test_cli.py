@@ -224,6 +224,23 @@ def test_a_run_ends_with_the_checks_that_failed_and_what_the_report_warns_of(
     assert alert in again.output
 
 
+def test_a_run_ends_with_shards_without_a_sample_and_with_files_that_are_no_shards(
+    influcoder, refreshed_home
+):
+    corpus = refreshed_home / "corpus"
+    tiny_home.write_rows(corpus / "blank.jsonl", [{"prompt": "a", "response": " ", "label": None}])
+    for name in ("notes.txt", "more.json.bz2"):
+        (corpus / name).write_text("")
+    ran = influcoder("run", "--home", refreshed_home)
+    assert ran.exit_code == 0
+    status = influcoder("status", "--home", refreshed_home)
+    for shown in (ran, status):
+        words = " ".join(shown.output.split())
+        assert "All rows of 1 shard are in quarantine: blank.jsonl. See why: " in words
+        left_out = "2 files of the corpus folder left out, because of the name's ending: "
+        assert f"{left_out}more.json.bz2, notes.txt. A shard ends in .jsonl, " in words
+
+
 def test_what_failed_is_tried_again_when_someone_asks(influcoder, refreshed_home, monkeypatch):
     tiny_home.append_row(refreshed_home / "corpus" / "a.jsonl", NEW_ROW)
     with monkeypatch.context() as patch:

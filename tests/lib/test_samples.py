@@ -51,7 +51,8 @@ def test_partition_key_refuses_other_characters_and_names_them(relative: str, od
 def test_shards_are_found_in_the_order_of_their_keys(tmp_path: Path) -> None:
     _touch(tmp_path, "b.csv", "A.JSONL", "sub/c.parquet", "sub/d.jsonl.gz")
     _touch(tmp_path, "README.md", ".hidden.csv", ".git/e.csv", "x.gz")
-    found = find_shards(tmp_path).files
+    found, refused, others = find_shards(tmp_path)
+    assert (refused, others) == ({}, ["README.md", "x.gz"])
     assert list(found) == ["a.jsonl", "b.csv", "sub.c.parquet", "sub.d.jsonl.gz"]
     assert found["sub.c.parquet"] == tmp_path / "sub" / "c.parquet"
 
@@ -59,7 +60,7 @@ def test_shards_are_found_in_the_order_of_their_keys(tmp_path: Path) -> None:
 def test_one_file_is_a_corpus_of_one_shard(tmp_path: Path) -> None:
     _touch(tmp_path, "Dolly.parquet")
     only = tmp_path / "Dolly.parquet"
-    assert find_shards(only) == ({"dolly.parquet": only}, {})
+    assert find_shards(only) == ({"dolly.parquet": only}, {}, [])
 
 
 def _refused(folder: Path) -> dict[str, str]:

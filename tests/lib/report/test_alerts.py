@@ -74,6 +74,16 @@ def test_queries_that_are_samples_of_the_corpus_are_counted_and_some_are_named(
     assert warning.endswith(" and 1 more. Take them out of the query files, or out of the corpus.")
 
 
+def test_shards_without_a_single_sample_are_named(make_rule, make_decided, summarise, make_context):
+    rules = [make_rule()]
+    scores = {"a.jsonl": [0.1] * 4 + [0.3], "b.jsonl": [], "c.jsonl": []}
+    parts = [
+        summarise(shard, make_decided(shard, own, rules), rules) for shard, own in scores.items()
+    ]
+    (warning,) = merge(parts, rules, make_context(rules)).warnings
+    assert warning.startswith("All rows of 2 shards are in quarantine: b.jsonl, c.jsonl. See why: ")
+
+
 def test_absent_shards_are_counted_and_some_are_named(warn):
     shards = ["a.jsonl", *(f"b{i}.csv" for i in range(7))]
     (warning,) = warn([0.1] * 4 + [0.3], {"expected_shards": shards})
