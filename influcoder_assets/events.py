@@ -129,7 +129,8 @@ def plan_markdown(steps: Sequence[Step], failed: Mapping[str, str]) -> str:
         for each in grouped(steps)
     ]
     failures = [f"* {escape(name)}: {escape(message)}" for name, message in failed.items()]
-    blocks = [f"**{len(steps)} steps**" if steps else "**Everything is up to date.**"]
+    idle = "Nothing can be made." if failed else "Everything is up to date."
+    blocks = [f"**{len(steps)} steps**" if steps else f"**{idle}**"]
     if rows:
         blocks.append("\n".join(["| asset | shards | why |", "|---|---|---|", *rows]))
     if failures:

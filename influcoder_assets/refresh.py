@@ -203,7 +203,8 @@ def _ask(instance: dg.DagsterInstance, home: HomeResource) -> dg.SensorResult | 
     except InflucoderError as error:
         return dg.SkipReason(str(error))
     if not steps and failed:
-        return dg.SkipReason(f"all but what failed is up to date; failed: {', '.join(failed)}")
+        waiting = f"; {len(found.waiting)} artifacts wait for that" if found.waiting else ""
+        return dg.SkipReason(f"nothing can be made; failed: {', '.join(failed)}{waiting}")
     if not steps:
         return dg.SkipReason("everything is up to date")
     if _has_just_failed(instance, tags):

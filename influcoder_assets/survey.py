@@ -43,6 +43,11 @@ class Survey:
         """What failed and would fail again, with what was said."""
         return maker.standing_failures(self.workspace, self.facts)
 
+    @property
+    def waiting(self) -> list[Key]:
+        """What is not up to date, and cannot be made before something that failed is mended."""
+        return refresh.waiting(nodes(), self.facts) if self.failures else []
+
     def due(self, asset: str) -> list[Step]:
         """What can be made of an asset now, after what was made of those before it."""
         if not any(step.asset == asset for step in self.steps):

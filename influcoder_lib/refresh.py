@@ -130,6 +130,34 @@ def plan(nodes: Sequence[Node], facts: Facts, among: Collection[Key] | None = No
     return list(planned.values())
 
 
+def waiting(nodes: Sequence[Node], facts: Facts) -> list[Key]:
+    """What the plan leaves out because something that it is made from has failed: it was never
+    made, is out of date, or may be so once that is mended. What failed itself is not among it."""
+    by_name = {node.name: node for node in nodes}
+    compare = _Comparison()
+    planned = {(step.asset, step.shard) for step in plan(nodes, facts)}
+    left_out: set[Key] = set()
+    found: list[Key] = []
+    for node in in_order(nodes):
+        for shard in _shards_of(node, facts, None):
+            key = (node.name, shard)
+            if key in planned:
+                continue
+            current, made = recipe(node, shard, by_name, facts), facts.recorded.get(key)
+            has_failed = facts.failed.get(key) == current.fingerprint
+            outdated = (
+                made is None or key in facts.damaged or bool(compare(made[0], current, node.frozen))
+            )
+            follows = not node.frozen and not left_out.isdisjoint(
+                _single_inputs(node, shard, by_name)
+            )
+            if has_failed or outdated or follows:
+                left_out.add(key)
+            if (outdated or follows) and not has_failed:
+                found.append(key)
+    return found
+
+
 def _shards_of(node: Node, facts: Facts, among: Collection[Key] | None) -> Sequence[str | None]:
     """Shards for which the node is looked at; [None] for all of an unsharded one."""
     if among is not None:

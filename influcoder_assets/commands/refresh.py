@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,6 +27,7 @@ from influcoder_lib.errors import DataError, listed
 if TYPE_CHECKING:
     from dagster import AssetCheckEvaluation
 
+    from influcoder_assets.survey import Survey
     from influcoder_assets.workspace import Workspace
     from influcoder_lib.manifests import Manifest
 
@@ -181,10 +182,10 @@ def plan(
     table = Table("asset", "shards", "why", title=f"{len(steps)} steps", title_justify="left")
     for group in refresh.grouped(steps):
         table.add_row(group.asset, escape(listed(group.shards, _NAMED)), escape(group.reason))
-    console.print(table if steps else _nothing_to_make(failed))
+    console.print(table if steps else _nothing_to_make(found))
     for message in damaged:
         say(message)
-    _print_failures([f"{name}: {message}" for name, message in failed.items()])
+    _print_failures([f"{name}: {message}" for name, message in failed.items()], len(found.waiting))
 
 
 def _verify(workspace: "Workspace") -> list[str]:
@@ -215,7 +216,7 @@ def _refresh(home: Path) -> None:
     preflight.check(workspace)
     found = Survey.of(workspace)
     if not found.steps:
-        console.print(f"{_nothing_to_make(found.failures)}: the plan is empty, nothing is run.")
+        console.print(f"{_nothing_to_make(found)}: the plan is empty, nothing is run.")
     steps = found.steps
     while steps:
         console.print(expected_cost(found.workspace, steps))
@@ -230,7 +231,8 @@ def _refresh(home: Path) -> None:
         console.print(line, soft_wrap=isinstance(line, str))
     _print_warnings([*of_checks(checks), *warnings_of(found.workspace)])
     console.print(f"pipeline {time.monotonic() - began:.0f} s, peak memory {peak:.2f} GiB")
-    _end(failures or [f"{name}: {message}" for name, message in found.failures.items()])
+    standing = [f"{name}: {message}" for name, message in found.failures.items()]
+    _end(failures or standing, len(found.waiting))
 
 
 def _print_warnings(warnings: Sequence[str]) -> None:
@@ -240,18 +242,25 @@ def _print_warnings(warnings: Sequence[str]) -> None:
             say(f"  {warning}")
 
 
-def _end(failures: Sequence[str]) -> None:
-    _print_failures(failures)
+def _end(failures: Sequence[str], waiting: int = 0) -> None:
+    _print_failures(failures, waiting)
     if failures:
         raise typer.Exit(1)
 
 
-def _nothing_to_make(failed: Mapping[str, str]) -> str:
-    return "Everything else is up to date" if failed else "Everything is up to date"
+def _nothing_to_make(found: "Survey") -> str:
+    from influcoder_assets.commands.status_lines import nothing_to_make
+
+    said = nothing_to_make(bool(found.failures), len(found.waiting))
+    return said[0].upper() + said[1:]
 
 
-def _print_failures(failures: Sequence[str]) -> None:
+def _print_failures(failures: Sequence[str], waiting: int) -> None:
+    from influcoder_assets.commands.status_lines import waits
+
     if failures:
         console.print("[red]This failed, and is tried again when what it is made from changes:[/]")
         for failure in failures:
             say(failure)
+    if waiting:
+        say(f"{waits(waiting)}.")

@@ -17,7 +17,7 @@ from influcoder_assets.reporting import gap_of, query_ids, warnings_of
 from influcoder_assets.survey import Survey
 from influcoder_assets.workspace import Workspace
 from influcoder_lib import timestamps
-from influcoder_lib.curation.rules import read_rules
+from influcoder_lib.curation.rules import Rule, read_rules
 from influcoder_lib.metrics import Fidelity
 from influcoder_lib.refresh import Step
 from influcoder_lib.report.model import share
@@ -60,12 +60,12 @@ class Encoders:
 @dataclass(frozen=True)
 class Behavior:
     """A behavior's rule in force, and the rows that it dropped: their number, their share of the
-    valid ones (None without any)."""
+    valid ones (None without any). A wanted behavior drops none, and has None for both."""
 
     name: str
     rule: str
     threshold: float
-    dropped: int
+    dropped: int | None
     share: float | None
 
 
@@ -81,7 +81,10 @@ class LastRun:
 
 @dataclass(frozen=True)
 class Status:
-    """Everything that one screen shows; `encoders` and `last_run` are None until there are any."""
+    """Everything that one screen shows; `encoders` and `last_run` are None until there are any.
+
+    `waiting` counts artifacts that cannot be made before something that failed is mended.
+    """
 
     home: str
     corpus: Corpus
@@ -89,6 +92,7 @@ class Status:
     behaviors: Sequence[Behavior]
     steps: Sequence[Step]
     failures: Mapping[str, str]
+    waiting: int
     warnings: Sequence[str]
     last_run: LastRun | None
     bytes: Mapping[str, int]
@@ -111,6 +115,7 @@ def look(workspace: Workspace) -> Status:
         behaviors=_behaviors(store, filtered),
         steps=found.steps,
         failures=found.failures,
+        waiting=len(found.waiting),
         warnings=warnings_of(workspace),
         last_run=_last_run(workspace.home),
         bytes={
@@ -177,16 +182,19 @@ def _behaviors(store: Store, filtered: Mapping[str, Manifest]) -> list[Behavior]
     tables = [store.path(each, "dropped.parquet") for each in filtered.values()]
     dropped = _dropped_by_behavior(tables) if tables else {}
     valid = sum(each.summary["kept"] + each.summary["dropped"] for each in filtered.values())
-    return [
-        Behavior(
-            name=rule.behavior,
-            rule=rule_in_words(rule),
-            threshold=rule.threshold,
-            dropped=dropped.get(rule.behavior, 0),
-            share=share(dropped.get(rule.behavior, 0), valid),
-        )
-        for rule in read_rules(store.path(rule_set, "rules.json"))
-    ]
+    rules = read_rules(store.path(rule_set, "rules.json"))
+    return [_behavior(rule, dropped.get(rule.behavior, 0), valid) for rule in rules]
+
+
+def _behavior(rule: Rule, dropped: int, valid: int) -> Behavior:
+    drops = rule.kind == "unwanted"
+    return Behavior(
+        name=rule.behavior,
+        rule=rule_in_words(rule),
+        threshold=rule.threshold,
+        dropped=dropped if drops else None,
+        share=share(dropped, valid) if drops else None,
+    )
 
 
 def _dropped_by_behavior(tables: list[Path]) -> dict[str | None, int]:

@@ -13,7 +13,7 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """How everything stands: corpus, encoder, rules, what is out of date, what failed.
 
     --json prints an object with the fields of commands.standing.Status: home, corpus, encoders,
-    behaviors, steps, failures, warnings, last_run and bytes.
+    behaviors, steps, failures, waiting, warnings, last_run and bytes.
     """
     with errors():
         from influcoder_assets.commands.standing import look

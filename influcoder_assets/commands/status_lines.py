@@ -38,8 +38,10 @@ def _lines(found: Status) -> Iterator[Line]:
     else:
         yield from _encoder_lines(found.encoders)
     for each in found.behaviors:
-        dropped = f"{count(each.dropped)} dropped, {percent(each.share)} of valid samples"
-        yield each.name, f"{each.rule}; threshold {score(each.threshold)}; {dropped}"
+        said = f"{each.rule}; threshold {score(each.threshold)}"
+        if each.dropped is not None:
+            said += f"; {count(each.dropped)} dropped, {percent(each.share)} of valid samples"
+        yield each.name, said
     yield from _plan_lines(found)
     for name, message in found.failures.items():
         yield "failed", f"{name}: {message.splitlines()[0]}"
@@ -94,10 +96,7 @@ def _verdicts(encoders: Encoders) -> str:
 def _plan_lines(found: Status) -> Iterator[Line]:
     groups = refresh.grouped(found.steps)
     if not groups:
-        yield (
-            "plan",
-            "everything else is up to date" if found.failures else "everything is up to date",
-        )
+        yield "plan", nothing_to_make(bool(found.failures), found.waiting)
         return
     yield "plan", f"{plural(len(found.steps), 'step')} out of date; `influcoder plan` lists all"
     for group in groups[:_REASONS]:
@@ -105,6 +104,20 @@ def _plan_lines(found: Status) -> Iterator[Line]:
         yield "", f"{group.asset}{shards}: {group.reason}"
     if len(groups) > _REASONS:
         yield "", "…"
+    if found.waiting:
+        yield "", waits(found.waiting)
+
+
+def nothing_to_make(has_failures: bool, waiting: int) -> str:
+    """How things stand where the plan is empty."""
+    if waiting:
+        return f"{waits(waiting)}; everything else is up to date"
+    return f"everything{' else' if has_failures else ''} is up to date"
+
+
+def waits(waiting: int) -> str:
+    """How many artifacts wait for others to be mended."""
+    return f"{plural(waiting, 'artifact')} {'waits' if waiting == 1 else 'wait'} for what failed"
 
 
 def _run(run: LastRun) -> str:

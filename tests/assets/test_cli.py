@@ -195,11 +195,13 @@ def test_a_run_shows_cost_and_progress_and_a_broken_shard_until_it_is_mended(
 
     again = influcoder("run", "--home", refreshed_home)
     assert again.exit_code == 1
-    assert "Everything else is up to date" in again.output
+    waits = "4 artifacts wait for what failed"
+    assert f"{waits}; everything else is up to date" in again.output
     assert "corpus/broken.parquet: " in again.output
     assert "tried again when what it is made from changes" in again.output
     planned = influcoder("plan", "--home", refreshed_home)
     assert "corpus/broken.parquet: " in planned.output
+    assert planned.output.splitlines()[-1] == f"{waits}."
 
     broken.unlink()
     mended = influcoder("run", "--home", refreshed_home)

@@ -15,6 +15,7 @@ from influcoder_lib.refresh import (
     plan,
     recipe,
     thaw,
+    waiting,
 )
 from tests.lib.refresh_world import CORPUS, ENCODER, FEATURES, FROZEN, GRAPH, REPORT, SCORES, World
 
@@ -309,10 +310,22 @@ def test_steps_with_one_reason_are_one_line_for_people(world):
     assert [listed(each.shards, 1) for each in grouped(world.plan())] == ["a and 1 more"] * 3 + [""]
 
 
-def test_a_failed_single_input_stops_everything_after_it():
+def test_a_failed_single_input_stops_everything_after_it_and_that_waits():
     home = World(list(GRAPH), {"a": "1"}, {"model": "m", "queries": "q"}, {})
     home.failing = frozenset({("frozen", None)})
     assert list(map(label, home.refresh())) == ["corpus/a", "features/a", "frozen"]
+    assert list(map(label, waiting(GRAPH, home.facts()))) == ["encoder", "scores/a", "report"]
+
+
+def test_what_is_made_of_a_shard_that_failed_waits_for_it_and_merged_ones_do_not(world):
+    assert waiting(GRAPH, world.facts()) == []
+    world.failing = frozenset({("corpus", "b"), ("corpus", "c")})
+    world.shards |= {"b": "b2", "c": "c1"}
+    world.refresh()
+    left = ["features/b", "features/c", "scores/b", "scores/c"]
+    assert list(map(label, waiting(GRAPH, world.facts()))) == left
+    world.shards |= {"b": "b3"}
+    assert list(map(label, waiting(GRAPH, world.facts()))) == ["features/c", "scores/c"]
 
 
 def test_the_plan_as_json_has_asset_shard_and_reason(world):

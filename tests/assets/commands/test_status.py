@@ -86,6 +86,16 @@ def test_every_behavior_has_its_rule_threshold_and_share(done: Done):
     assert found["share"] == corpus["dropped"] / (corpus["kept"] + corpus["dropped"])
 
 
+def test_a_wanted_behavior_is_not_said_to_drop(refreshed_home, change_settings):
+    change_settings(refreshed_home, f"behaviors.{BEHAVIOR}.rule.kind", "wanted")
+    assert tiny_home.refresh(refreshed_home).failures == []
+    (found,) = status(refreshed_home)["behaviors"]
+    assert (found["dropped"], found["share"]) == (None, None)
+    said = f"{found['rule']}; threshold {found['threshold']:.4f}"
+    assert found["rule"] == "keep the highest 20.0 % of the calibration set"
+    assert f"{said} plan everything is up to date" in screen(refreshed_home)
+
+
 def test_the_plan_is_that_of_influcoder_plan_with_the_first_reasons(
     refreshed_home, change_settings
 ):
@@ -109,10 +119,11 @@ def test_a_failure_that_stands_is_shown_in_one_line(refreshed_home):
     found = status(refreshed_home)
     assert list(found["failures"]) == ["corpus/broken.parquet"]
     assert found["corpus"]["not_filtered"] == 1
+    assert found["waiting"] == 4
     assert found["last_run"]["status"] == "failure"
     shown = screen(refreshed_home)
     assert "failed corpus/broken.parquet: " in shown
-    assert "everything else is up to date" in shown
+    assert "4 artifacts wait for what failed; everything else is up to date" in shown
     assert "1 not filtered yet" in shown
 
 
