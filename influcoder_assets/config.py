@@ -151,7 +151,10 @@ class RuleSettings(Section):
 class BehaviorSettings(Section):
     """One behavior: the queries that show it and the rule that acts on it."""
 
-    queries: HomePath = Field(description="File with samples that show the behavior.")
+    queries: HomePath = Field(
+        description="File with samples that show the behavior: 30 or more of all behaviors"
+        " together, with different prompts; fewer than 8 are refused."
+    )
     rule: RuleSettings = Field(
         default_factory=RuleSettings, description="When a sample is dropped, or kept."
     )

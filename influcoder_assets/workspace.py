@@ -1,22 +1,35 @@
 """One opened home: its settings, store and registry, and the facts that the plan is drawn from."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from influcoder_assets import sources
-from influcoder_assets.config import Settings, load_settings
+from influcoder_assets.config import SETTINGS_FILE, Settings, load_settings
 from influcoder_assets.registry import Registry
 from influcoder_assets.storage import data_folder, open_store
 from influcoder_lib import models
-from influcoder_lib.errors import DataError, shown
+from influcoder_lib.errors import DataError, ModelError, shown
 from influcoder_lib.manifests import Key
 from influcoder_lib.refresh import Facts, Node
 from influcoder_lib.rows import RowStore, open_rows
 from influcoder_lib.samples import SUFFIXES, Shards, find_shards
 from influcoder_lib.store import Recipe, Store
+
+
+@contextmanager
+def named_by(setting: str) -> Iterator[None]:
+    """Of a model that is refused, errors say which setting names it."""
+    try:
+        yield
+    except ModelError as error:
+        where = ", ".join(filter(None, (f"{setting} in {SETTINGS_FILE}", error.where)))
+        raise ModelError(
+            error.problem, where=where, allowed=error.allowed, fix=error.fix
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -110,12 +123,14 @@ class Workspace:
     @cached_property
     def target_files(self) -> models.ModelFiles:
         """Where the target model lies."""
-        return models.locate(self.settings.target_model.path, self.home, self.hashes.of)
+        with named_by("target_model.path"):
+            return models.locate(self.settings.target_model.path, self.home, self.hashes.of)
 
     @cached_property
     def encoder_files(self) -> models.ModelFiles:
         """Where the base encoder lies."""
-        return models.locate(self.settings.encoder.path, self.home, self.hashes.of)
+        with named_by("encoder.path"):
+            return models.locate(self.settings.encoder.path, self.home, self.hashes.of)
 
     def facts(self, nodes: Sequence[Node], settings: dict[str, dict[str, Any]]) -> Facts:
         """What is true now, for the plan. File hashes are remembered by size and time."""

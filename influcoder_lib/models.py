@@ -6,6 +6,7 @@ are read, never pickles, and no code that comes with a model is run.
 """
 
 import copy
+import difflib
 import importlib.metadata
 import json
 import logging
@@ -125,10 +126,7 @@ def locate(
     try:
         folder = home / Path(name).expanduser()
     except RuntimeError:
-        raise ModelError(
-            f"There is no model {name!r}: whose home folder `~` means is unknown.",
-            allowed=f"a packaged model ({', '.join(PACKAGED)}), a folder, or a name on the hub",
-        ) from None
+        raise _unknown(name, "whose home folder `~` means is unknown.") from None
     if folder.is_dir():
         return _check_folder(name, folder)
     if folder.suffix == ".gguf" and folder.is_file():
@@ -335,8 +333,20 @@ def _download(name: str) -> Path:
     wanted = [f"*{suffix}" for suffix in _READ]
     try:
         return Path(snapshot_download(repository, revision=revision or None, allow_patterns=wanted))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelError(
-            f"There is no model {name!r}: {str(error).splitlines()[0]}",
-            allowed=f"a packaged model ({', '.join(PACKAGED)}), a folder, or a name on the hub",
+    except HFValidationError as error:
+        raise _unknown(
+            name, "there is no such folder, and no model on the hub has such a name."
         ) from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        told = str(error).splitlines()[0]
+        raise _unknown(name, f"there is no such folder, and of the hub we hear: {told}") from error
+
+
+def _unknown(name: str, why: str) -> ModelError:
+    close = difflib.get_close_matches(name.lower(), PACKAGED, n=1)
+    return ModelError(
+        f"There is no model {name!r}: {why}",
+        allowed=f"a packaged model ({', '.join(PACKAGED)}), a folder, absolute or relative to the "
+        "home, or a name on the hub",
+        fix=f"did you mean {close[0]}?" if close else "",
+    )

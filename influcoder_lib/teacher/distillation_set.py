@@ -14,6 +14,9 @@ from influcoder_lib.tables import load_table
 from influcoder_lib.teacher import rankings
 
 _LEAST = {"train": 4, "validation": 2, "test": 2}
+SAFE_QUERIES = 30
+"""A hash deals prompts to the splits; with so many queries and the default shares, 98 times of 100
+each split gets its least."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,18 @@ class DistillationSet:
         }
 
 
+def check_queries(queries: pl.DataFrame, seed: int, validation: float, test: float) -> None:
+    """Whether these queries (see `DistillationSet.freeze`) are enough, as far as that can be told
+    without candidates, which may be near-duplicates of some.
+
+    Raises:
+        DataError: a split has too few.
+    """
+    topics = _topics(queries)
+    own = pl.Series("split", rankings.splits(topics, seed, validation, test), dtype=pl.String)
+    _check_splits("queries", queries.with_columns(own), topics)
+
+
 def _keep(
     frame: pl.DataFrame, features: np.ndarray, splits: list[rankings.Split | None]
 ) -> tuple[pl.DataFrame, np.ndarray]:
@@ -148,7 +163,10 @@ def _check_splits(name: str, frame: pl.DataFrame, topics: Sequence[str]) -> None
 
 def _remedy(name: str, none: bool) -> str:
     if name == "queries":
-        return "give more query samples with different prompts"
+        return (
+            f"give {SAFE_QUERIES} query samples or more, of all behaviors together, with different"
+            " prompts: a hash of the prompt decides which are held back for validation and test"
+        )
     if none:
         return (
             'see why no row of the corpus is a sample: influcoder sql "SELECT reason, count(*)'

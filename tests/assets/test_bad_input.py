@@ -94,7 +94,7 @@ def test_too_few_queries_to_split_counts_them(new_home):
     )
     assert sum(counted.values()) <= 3
     assert least == {"train": 4, "validation": 2, "test": 2}
-    assert "give more query samples with different prompts" in said
+    assert "give 30 query samples or more, of all behaviors together" in said
 
 
 def test_an_empty_corpus_folder(new_home):
@@ -114,9 +114,12 @@ def test_no_corpus_folder(new_home):
 def test_an_unknown_model_says_where_models_come_from(new_home, change_settings, key):
     change_settings(new_home, key, "models/none/there")
     said = failure_to_plan(new_home, ModelError)
-    assert "There is no model 'models/none/there'" in said
+    assert (
+        "There is no model 'models/none/there': there is no such folder, and no model on the hub "
+        f"has such a name.\n  where: {key} in influcoder.yaml\n"
+    ) in said
     assert "a packaged model" in said
-    assert "a folder, or a name on the hub" in said
+    assert "a folder, absolute or relative to the home, or a name on the hub" in said
 
 
 def test_a_model_that_the_hub_does_not_give_is_unknown_too(new_home, change_settings, monkeypatch):
@@ -126,7 +129,8 @@ def test_a_model_that_the_hub_does_not_give_is_unknown_too(new_home, change_sett
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
     change_settings(new_home, "target_model.path", "nobody/nothing")
     said = failure_to_plan(new_home, ModelError)
-    assert "There is no model 'nobody/nothing': the hub cannot be reached" in said
+    assert "There is no model 'nobody/nothing': there is no such folder" in said
+    assert "the hub cannot be reached\n  where: target_model.path in influcoder.yaml" in said
 
 
 def test_an_unknown_model_fails_a_run_with_its_message_and_no_trace(new_home, change_settings):

@@ -36,6 +36,7 @@ def test_all_mistakes_are_told_at_once_and_nothing_is_made(new_home, command):
         f"file {queries / 'known_good.jsonl'}, row 1, field response",
         "The reviewer's list has other columns than it should.",
         "'models/target' is not a sentence-transformers encoder.",
+        "where: encoder.path in influcoder.yaml, ",
     ):
         assert said in result.output
     store = Workspace.open(new_home).store
@@ -55,6 +56,18 @@ def test_too_few_known_good_samples_for_the_rate_are_found(new_home, change_sett
     said = f"needs at least 99 known-good samples and there are {KNOWN_GOOD}"
     with pytest.raises(SettingsError, match=said):
         preflight.check(Workspace.open(new_home))
+
+
+def test_too_few_queries_to_split_are_found_until_a_set_is_frozen(new_home):
+    tiny_home.write_rows(new_home / "queries" / "rude.jsonl", tiny_home.queries(3))
+    with pytest.raises(DataError, match="Too few queries to distil from") as caught:
+        preflight.check(Workspace.open(new_home))
+    assert "give 30 query samples or more" in str(caught.value)
+
+
+def test_a_frozen_set_needs_no_queries_any_more(refreshed_home):
+    tiny_home.write_rows(refreshed_home / "queries" / "rude.jsonl", tiny_home.queries(3))
+    preflight.check(Workspace.open(refreshed_home))
 
 
 def test_a_plan_as_json_is_no_plan_where_there_is_a_mistake(new_home):

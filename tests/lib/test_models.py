@@ -100,7 +100,12 @@ def test_an_unknown_model_is_an_error_that_says_what_there_is(tmp_path, name):
     text = refusal(name, tmp_path)
     assert f"There is no model {name!r}: " in text
     assert "smollm2-135m-instruct, all-minilm-l6-v2" in text
-    assert "a folder, or a name on the hub" in text
+    assert "a folder, absolute or relative to the home, or a name on the hub" in text
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_packaged_model_s_name_that_is_nearly_right_is_guessed(tmp_path):
+    assert "did you mean all-minilm-l6-v2?" in refusal("all-MiniLM-L6v2", tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,7 @@ def test_too_few_queries_are_an_error_that_counts_them():
     text = str(caught.value)
     assert f'Too few queries to distil from: {{"train": {len(few)}, "validation": 0' in text
     assert 'at least {"train": 4, "validation": 2, "test": 2}' in text
-    assert "more query samples with different prompts" in text
+    assert "give 30 query samples or more, of all behaviors together" in text
 
 
 @pytest.mark.parametrize(("count", "advice"), [(0, "FROM quarantine"), (3, "candidates_per_shard")])
