@@ -39,6 +39,8 @@ def corpus(task: Task) -> None:
         "rows_in": found.valid + found.quarantined,
         "file": name,
     }
+    if found.without:
+        task.draft.summary["without_columns"] = ", ".join(found.without)
 
 
 @asset_maker(

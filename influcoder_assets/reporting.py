@@ -14,7 +14,7 @@ from influcoder_assets.workspace import Workspace
 from influcoder_lib import manifests
 from influcoder_lib.curation.rules import read_rules
 from influcoder_lib.errors import DataError, StoreError
-from influcoder_lib.report.alerts import of_folder
+from influcoder_lib.report.alerts import of_columns, of_folder
 from influcoder_lib.report.changes import Basis, Changes, compare, read_decisions
 from influcoder_lib.report.html import render_html
 from influcoder_lib.report.kept_sums import KeptSums
@@ -159,11 +159,17 @@ def _context(task: Task, decided: Sequence[Manifest]) -> Context:
 
 
 def warnings_of(workspace: Workspace) -> list[str]:
-    """What of a home needs a look: what the report in force warns of, and files of the corpus
-    folder that no report knows of."""
+    """What of a home needs a look: what the report in force warns of, and what of the corpus folder
+    no report knows of."""
     report = workspace.store.current("curation_report")
     alerts = report.summary.get("alerts", ()) if report is not None else ()
-    return [*of_folder(workspace.found.others), *alerts]
+    read = {shard: workspace.store.current("corpus", shard) for shard in workspace.found.files}
+    without = {
+        shard: manifest.summary["without_columns"]
+        for shard, manifest in read.items()
+        if manifest is not None and "without_columns" in manifest.summary
+    }
+    return [*of_folder(workspace.found.others), *of_columns(without), *alerts]
 
 
 def _standing(task: Task, queries: Mapping[str, frozenset[str]]) -> Standing:

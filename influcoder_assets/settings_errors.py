@@ -4,6 +4,7 @@ import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -114,6 +115,9 @@ def _describe(
             return Problem(where, what, line, "one of " + ", ".join(tags), _closest(tag, tags))
     choices = _choices(field.annotation) if field else []
     fix = _closest(details["input"], choices)
+    is_plain = isinstance(details["input"], bool | int | float | date)
+    if details["type"] == "string_type" and is_plain and not hidden:
+        fix = f'to mean the text, put it in quotes: "{given}"'
     return Problem(key, f"{given} is not allowed", line, allowed, fix)
 
 

@@ -17,7 +17,7 @@ import polars as pl
 from influcoder_lib import fingerprint
 from influcoder_lib.errors import DataError
 from influcoder_lib.id_table import IdTable, keys_of
-from influcoder_lib.raw_rows import BadRow, Row, excerpt, type_name
+from influcoder_lib.raw_rows import Asked, BadRow, Row, excerpt, type_name
 from influcoder_lib.readers import read_rows
 from influcoder_lib.samples import QUARANTINE_SCHEMA, SAMPLE_SCHEMA, read_samples
 from influcoder_lib.tables import GROUP_BYTES, GROUP_ROWS, load_table, writing
@@ -39,19 +39,20 @@ class Columns:
     source: str | None = None
     messages: str | None = None
 
-    def needed(self) -> tuple[str, ...]:
-        """The columns that a file must have."""
+    def asked(self) -> Asked:
+        """The columns that a file must have, and those that it may have."""
         text = (self.messages,) if self.messages else (self.prompt, self.response)
-        named = [*text, *(name for name in (self.label, self.source) if name)]
-        return tuple(dict.fromkeys(named))
+        return Asked(text, tuple(name for name in (self.label, self.source) if name))
 
 
 @dataclass(frozen=True)
 class Ingested:
-    """Rows of a raw file: valid + quarantined = all of them."""
+    """Rows of a raw file: valid + quarantined = all of them; and which of the columns for label and
+    source it does not have."""
 
     valid: int
     quarantined: int
+    without: tuple[str, ...]
 
 
 def ingest(
@@ -70,8 +71,9 @@ def ingest(
 
     A row is a sample if its prompt and response are text without NUL characters, each of at most
     `max_characters`, the response is not blank, label and source are text, a number, a boolean or
-    missing (a blank one and NaN count as missing), and no earlier row has the same prompt and
-    response. A number or boolean is stored as text: "1" for 1 and for 1.0, "true" for True.
+    missing (a blank one, NaN and a column that the file lacks count as missing), and no earlier row
+    has the same prompt and response. A number or boolean is stored as text: "1" for 1 and for 1.0,
+    "true" for True.
 
     Args:
         path: the raw file (.jsonl, .jsonl.gz, .csv or .parquet).
@@ -86,7 +88,9 @@ def ingest(
         StoreError: a table cannot be written.
     """
     limit = ROW_LIMIT + _MOST_BYTES * max_characters
-    rows = read_rows(path, name, columns.needed(), limit)
+    asked = columns.asked()
+    without = set(asked.optional)
+    rows = _noting(read_rows(path, name, asked, limit), without)
     checked = (
         _check(row, columns, max_characters) if isinstance(row, Row) else row for row in rows
     )
@@ -97,7 +101,8 @@ def ingest(
             samples.add(_table([(*each[:5], name, each.number) for each in valid], SAMPLE_SCHEMA))
             found = [(name, each.number, each.field, each.reason, each.excerpt) for each in bad]
             quarantine.add(_table(found, QUARANTINE_SCHEMA))
-        return Ingested(valid=samples.rows, quarantined=quarantine.rows)
+        left = tuple(name for name in dict.fromkeys(asked.optional) if name in without)
+        return Ingested(valid=samples.rows, quarantined=quarantine.rows, without=left)
 
 
 def read_picked(path: Path, what: str, columns: Columns, max_characters: int) -> pl.DataFrame:
@@ -125,6 +130,14 @@ def read_picked(path: Path, what: str, columns: Columns, max_characters: int) ->
     if not found.valid:
         raise DataError(f"{what} has no rows.", where=f"file {path}", fix="add at least one sample")
     return rows
+
+
+def _noting(rows: Iterable[Row | BadRow], without: set[str]) -> Iterator[Row | BadRow]:
+    """The same rows; the columns that one of them has are taken out of `without`."""
+    for row in rows:
+        if without and isinstance(row, Row):
+            without.difference_update(row.values)
+        yield row
 
 
 class _Valid(NamedTuple):

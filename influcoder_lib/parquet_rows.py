@@ -7,18 +7,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from influcoder_lib.raw_rows import ROW_BYTES, BadRow, Row, check_growth, missing, twice
+from influcoder_lib.raw_rows import ROW_BYTES, Asked, BadRow, Row, check_growth
 
 _BUFFER = 1 << 20
 _ROWS = 256
 
 
-def read_parquet(
-    path: Path, name: str, columns: tuple[str, ...], limit: int
-) -> Iterator[Row | BadRow]:
+def read_parquet(path: Path, name: str, asked: Asked, limit: int) -> Iterator[Row | BadRow]:
     """Rows of a parquet file, each made only when it is its turn: a text that stands in many rows
     is stored once, and would fill memory if it were copied for all of them."""
     metadata, size = pq.read_metadata(path), path.stat().st_size
+    columns = asked.among(metadata.schema.to_arrow_schema().names, name)
     texts = _look(metadata, name, columns, size)
     with pq.ParquetFile(
         path, metadata=metadata, read_dictionary=texts, buffer_size=_BUFFER
@@ -34,12 +33,6 @@ def read_parquet(
 
 def _look(metadata: pq.FileMetaData, name: str, columns: tuple[str, ...], size: int) -> list[str]:
     """Look at what the file says of itself; gives the paths of the columns' texts."""
-    names = metadata.schema.to_arrow_schema().names
-    for column in columns:
-        if column not in names:
-            raise missing(name, column, names)
-        if names.count(column) > 1:
-            raise twice(name, column)
     leaves = [metadata.schema.column(place) for place in range(metadata.num_columns)]
     needed = [place for place, leaf in enumerate(leaves) if leaf.path.split(".")[0] in columns]
     check_growth(name, ROW_BYTES * metadata.num_rows, size)

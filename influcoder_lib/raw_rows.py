@@ -1,11 +1,11 @@
-"""What the readers of raw files share: a row and a bad row, and what is wrong with a file as a
-whole."""
+"""What the readers of raw files share: the columns asked for, a row and a bad row, and what is
+wrong with a file as a whole."""
 
 import codecs
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from influcoder_lib.errors import DataError
 
@@ -69,6 +69,30 @@ def type_name(value: object) -> str:
     names = {bool: "a boolean", int: "a number", float: "a number", str: "a string"}
     names |= {list: "a list", dict: "an object", bytes: "binary", type(None): "null"}
     return names.get(type(value), f"of type {type(value).__name__}")
+
+
+class Asked(NamedTuple):
+    """Columns that are asked of a file: one without any of the needed is refused, the optional may
+    be missing."""
+
+    needed: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+
+    def among(self, header: Sequence[str], name: str) -> tuple[str, ...]:
+        """Those that the header of a file has.
+
+        Raises:
+            DataError: a needed one is missing, or one is there more than once.
+        """
+        for column in self.needed:
+            if column not in header:
+                raise missing(name, column, header)
+        asked = dict.fromkeys((*self.needed, *self.optional))
+        found = tuple(column for column in asked if column in header)
+        for column in found:
+            if header.count(column) > 1:
+                raise twice(name, column)
+        return found
 
 
 def missing(name: str, column: str, found: Sequence[str]) -> DataError:

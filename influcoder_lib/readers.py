@@ -23,13 +23,13 @@ from influcoder_lib.parquet_rows import read_parquet
 from influcoder_lib.raw_rows import (
     EXCERPT,
     ROW_BYTES,
+    Asked,
     BadRow,
     Row,
     check_encoding,
     check_growth,
     excerpt,
     missing,
-    twice,
     type_name,
 )
 from influcoder_lib.samples import SUFFIXES
@@ -38,22 +38,20 @@ _CSV_HEADER_LIMIT = 1 << 20
 _SKIP = 1 << 20
 
 
-def read_rows(
-    path: Path, name: str, columns: tuple[str, ...], limit: int
-) -> Iterator[Row | BadRow]:
-    """Every row of a raw file in order; `values` holds at least those of `columns` that exist.
+def read_rows(path: Path, name: str, asked: Asked, limit: int) -> Iterator[Row | BadRow]:
+    """Every row of a raw file in order; `values` holds at least those of the columns that exist.
 
     Args:
         path: the file; its suffix decides the format.
         name: what errors call the file.
-        columns: the columns that are needed.
+        asked: the columns.
         limit: bytes that a jsonl line may have, of which a longer one becomes a `BadRow` unread;
             and characters that a csv row may have.
 
     Raises:
         DataError: the file has an unknown suffix, is empty, cut off, damaged or unreadable, holds
             no rows, is not UTF-8 but UTF-16 or UTF-32, grows beyond all measure when it is
-            unpacked, none of its rows has one of the columns, or a row of csv is longer than
+            unpacked, none of its rows has one of the needed columns, or a row of csv is longer than
             `limit`: a quote that never closes is the likely cause.
     """
     lower = path.name.lower()
@@ -68,7 +66,7 @@ def read_rows(
     with _file_errors(name):
         if path.stat().st_size == 0:
             raise DataError("The file is empty.", where=f"file {name}", fix="remove or refill it")
-        for row in _READERS[suffix](path, name, columns, limit):
+        for row in _READERS[suffix](path, name, asked, limit):
             count += 1
             yield row
     if count == 0:
@@ -107,17 +105,13 @@ def _first_line(error: Exception) -> str:
 # --- jsonl ---------------------------------------------------------------------------------------
 
 
-def _read_jsonl(
-    path: Path, name: str, columns: tuple[str, ...], limit: int
-) -> Iterator[Row | BadRow]:
+def _read_jsonl(path: Path, name: str, asked: Asked, limit: int) -> Iterator[Row | BadRow]:
     with path.open("rb") as stream:
         check_encoding(name, stream.peek(4))
-        yield from _json_rows(stream.readline, name, columns, limit)
+        yield from _json_rows(stream.readline, name, asked.needed, limit)
 
 
-def _read_jsonl_gz(
-    path: Path, name: str, columns: tuple[str, ...], limit: int
-) -> Iterator[Row | BadRow]:
+def _read_jsonl_gz(path: Path, name: str, asked: Asked, limit: int) -> Iterator[Row | BadRow]:
     with path.open("rb") as packed, gzip.GzipFile(fileobj=packed) as stream:
         length = 0
 
@@ -129,7 +123,7 @@ def _read_jsonl_gz(
             return line
 
         check_encoding(name, stream.peek(4))
-        yield from _json_rows(read_line, name, columns, limit)
+        yield from _json_rows(read_line, name, asked.needed, limit)
 
 
 def _json_rows(
@@ -215,9 +209,7 @@ def _lines(read_line: Callable[[int], bytes], limit: int) -> Iterator[tuple[int,
 # --- csv -----------------------------------------------------------------------------------------
 
 
-def _read_csv(
-    path: Path, name: str, columns: tuple[str, ...], limit: int
-) -> Iterator[Row | BadRow]:
+def _read_csv(path: Path, name: str, asked: Asked, limit: int) -> Iterator[Row | BadRow]:
     """Rows of a csv file with a header; the numbers count data rows."""
     if csv.field_size_limit() < limit:
         csv.field_size_limit(limit)
@@ -227,8 +219,8 @@ def _read_csv(
         stream = io.TextIOWrapper(raw, "utf-8-sig", "surrogateescape", newline="")
         feed = _Feed(stream, name)
         reader = csv.reader(feed, strict=True)
-        header = _csv_header(reader, name, columns)
-        places = {column: header.index(column) for column in columns}
+        header = _csv_header(reader, name)
+        places = {column: header.index(column) for column in asked.among(header, name)}
         feed.what, feed.limit = "row", limit
         number = 0
         while True:
@@ -251,17 +243,11 @@ def _read_csv(
                 yield Row(number, {column: fields[at] for column, at in places.items()})
 
 
-def _csv_header(reader: Iterator[list[str]], name: str, columns: tuple[str, ...]) -> list[str]:
+def _csv_header(reader: Iterator[list[str]], name: str) -> list[str]:
     try:
-        header = next(reader, [])
+        return next(reader, [])
     except csv.Error as error:
         raise DataError(f"The header cannot be read: {error}.", where=f"file {name}") from error
-    for column in columns:
-        if column not in header:
-            raise missing(name, column, header)
-        if header.count(column) > 1:
-            raise twice(name, column)
-    return header
 
 
 def _csv_reason(error: csv.Error) -> str:
@@ -300,7 +286,7 @@ class _Feed:
         return line
 
 
-_READERS: dict[str, Callable[[Path, str, tuple[str, ...], int], Iterator[Row | BadRow]]] = {
+_READERS: dict[str, Callable[[Path, str, Asked, int], Iterator[Row | BadRow]]] = {
     ".jsonl": _read_jsonl,
     ".jsonl.gz": _read_jsonl_gz,
     ".csv": _read_csv,

@@ -1,6 +1,6 @@
 """What the report warns of, in words: each function looks at one part and returns sentences."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from influcoder_lib.errors import listed, shown
 from influcoder_lib.report.model import BehaviorReport, FunnelRow
@@ -36,6 +36,16 @@ def of_folder(others: Sequence[str]) -> Iterator[str]:
             f"{plural(len(others), 'file')} of the corpus folder left out, because of the name's "
             f"ending: {listed([shown(name) for name in others])}. A shard ends in "
             f"{', '.join(SUFFIXES)}."
+        )
+
+
+def of_columns(without: Mapping[str, str]) -> Iterator[str]:
+    """Shards that lack columns which the settings name for labels and sources, by shard."""
+    for columns in dict.fromkeys(without.values()):
+        shards = [shard for shard, own in without.items() if own == columns]
+        yield (
+            f"{plural(len(shards), 'shard')} without the column {columns}, which corpus.columns "
+            f"names for labels or sources, so that no sample has any there: {listed(shards)}."
         )
 
 

@@ -230,7 +230,7 @@ def test_a_run_ends_with_shards_without_a_sample_and_with_files_that_are_no_shar
     influcoder, refreshed_home
 ):
     corpus = refreshed_home / "corpus"
-    tiny_home.write_rows(corpus / "blank.jsonl", [{"prompt": "a", "response": " ", "label": None}])
+    tiny_home.write_rows(corpus / "blank.jsonl", [{"prompt": "a", "response": " "}])
     for name in ("notes.txt", "more.json.bz2"):
         (corpus / name).write_text("")
     ran = influcoder("run", "--home", refreshed_home)
@@ -241,6 +241,7 @@ def test_a_run_ends_with_shards_without_a_sample_and_with_files_that_are_no_shar
         assert "All rows of 1 shard are in quarantine: blank.jsonl. See why: " in words
         left_out = "2 files of the corpus folder left out, because of the name's ending: "
         assert f"{left_out}more.json.bz2, notes.txt. A shard ends in .jsonl, " in words
+        assert "1 shard without the column label, which corpus.columns names for labels" in words
 
 
 def test_what_failed_is_tried_again_when_someone_asks(influcoder, refreshed_home, monkeypatch):

@@ -186,6 +186,8 @@ def test_rows_may_come_as_chat_messages(load):
         ("behaviors.NAME.rule", {"method": "threshold", "value": 1.5}, "a score from -1 to 1"),
         ("behaviors.NAME.rule", {"method": "false_drop_rate"}, "at least 19 known-good rows"),
         ("behaviors.NAME.positive_label", "unsafe", "corpus.columns.label names no column"),
+        ("behaviors.NAME.positive_label", 1, 'put it in quotes: "1"'),
+        ("behaviors.NAME.hard_negative_label", True, 'put it in quotes: "true"'),
         ("behaviors.NAME.hard_negative_label", "trap", "positive_label, which is not given"),
         ("target_model.dtype", "float16", "allowed: one of auto, bfloat16, float32"),
         ("target_model.window", 8, "at least 16"),

@@ -18,6 +18,7 @@ from influcoder_lib import ingest as ingest_module
 from influcoder_lib import raw_rows, readers
 from influcoder_lib.fingerprint import sample_id
 from influcoder_lib.ingest import Columns
+from influcoder_lib.raw_rows import Asked
 from tests.lib.raw_files import PLAIN, ingested, jsonl, write_all
 
 GOOD = {"prompt": "Hi", "response": "Hello"}
@@ -243,7 +244,7 @@ def test_a_line_beyond_the_bound_is_never_held_in_memory(tmp_path: Path) -> None
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"x" * 40_000_000 + b"\n" + json.dumps(GOOD).encode())
     tracemalloc.start()
-    rows = list(readers.read_rows(path, "a.jsonl", ("prompt", "response"), 8_000))
+    rows = list(readers.read_rows(path, "a.jsonl", Asked(("prompt", "response")), 8_000))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert isinstance(rows[0], raw_rows.BadRow)
@@ -259,7 +260,7 @@ def test_the_bound_on_a_line_is_exact(tmp_path: Path, length: int, ending: bytes
     path = tmp_path / "a.jsonl"
     body = json.dumps(GOOD).encode()
     path.write_bytes(body + b"\n" + body + b" " * (length - len(body)) + ending)
-    rows = list(readers.read_rows(path, "a.jsonl", ("prompt",), 8_000))
+    rows = list(readers.read_rows(path, "a.jsonl", Asked(("prompt",)), 8_000))
     assert [row.number for row in rows] == [1, 2]
     assert isinstance(rows[1], raw_rows.Row if length == 8_000 else raw_rows.BadRow)
 
@@ -270,7 +271,7 @@ def test_a_byte_order_mark_counts_for_nothing(tmp_path: Path, length: int, endin
     path = tmp_path / "a.jsonl"
     body = json.dumps(GOOD).encode()
     path.write_bytes(b"\xef\xbb\xbf" + body.ljust(length) + ending + body)
-    rows = list(readers.read_rows(path, "a.jsonl", ("prompt",), 800))
+    rows = list(readers.read_rows(path, "a.jsonl", Asked(("prompt",)), 800))
     kind = raw_rows.Row if length <= 800 else raw_rows.BadRow
     assert [(type(row), row.number) for row in rows] == [(kind, 1), (raw_rows.Row, 2)]
 

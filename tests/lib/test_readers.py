@@ -28,9 +28,15 @@ def test_a_missing_column_is_an_error_that_names_it_and_those_found(tmp_path: Pa
         assert error.allowed == "its columns: prompt, answer"
 
 
-def test_a_mapped_label_column_must_exist(tmp_path: Path) -> None:
-    for path in write_all(tmp_path, [GOOD]):
-        assert "no column 'label'" in refused(path, Columns(label="label")).problem
+def test_a_file_without_the_column_for_labels_or_sources_has_samples_without(
+    tmp_path: Path,
+) -> None:
+    columns = Columns(label="kind", source="from")
+    for path in write_all(tmp_path, [{**GOOD, "from": "wiki"}]):
+        samples, _ = ingested(path, columns)
+        assert samples.select("label", "source").rows() == [(None, "wiki")]
+        out = [tmp_path / name for name in ("samples.parquet", "quarantine.parquet")]
+        assert ingest(path, path.name, columns, *out, 1000).without == ("kind",)
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.csv", "a.parquet"])
