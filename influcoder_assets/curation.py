@@ -43,7 +43,9 @@ from influcoder_lib.tables import (
     inputs=("behavior_queries", "champion_encoder"),
     kinds=("numpy",),
     code_version="3",
-    settings=lambda s: {name: each.resemblance for name, each in s.behaviors.items()},
+    settings=lambda s: {
+        "behaviors": {n: {"resemblance": each.resemblance} for n, each in s.behaviors.items()}
+    },
 )
 def query_embeddings(task: Task) -> None:
     """Unit vectors of the behaviors' queries, by the champion, for scores with as much plain
@@ -111,7 +113,7 @@ def embedding_index(task: Task) -> None:
     group="curation",
     inputs=("champion_encoder", "query_embeddings"),
     sources=("known_good",),
-    settings=reference_settings,
+    settings=lambda s: {"behaviors": sorted(s.behaviors), **reference_settings(s)},
     kinds=("parquet",),
     code_version="3",
 )
@@ -231,7 +233,9 @@ def _fidelity(task: Task, own: Mapping[str, np.ndarray]) -> ShardFidelity:
     group="curation",
     inputs=("calibration_scores",),
     settings=lambda s: {
-        name: each.rule.model_dump(mode="json") for name, each in s.behaviors.items()
+        "behaviors": {
+            n: {"rule": each.rule.model_dump(mode="json")} for n, each in s.behaviors.items()
+        }
     },
     kinds=("json",),
 )

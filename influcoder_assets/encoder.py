@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -33,6 +34,13 @@ from influcoder_lib.teacher.distillation_set import DistillationSet
 from influcoder_lib.teacher.loading import close_teacher
 
 _EMBEDDING_CODE = "2"
+# What of a behavior's settings shapes the comparison.
+_COMPARED: dict[str, Any] = {
+    "positive_label": True,
+    "hard_negative_label": True,
+    "resemblance": True,
+    "rule": {"statistic"},
+}
 
 
 @asset_maker(
@@ -86,16 +94,10 @@ def influence_encoder(task: Task) -> None:
     sources=("base_encoder",),
     code_version="5",
     settings=lambda s: {
-        name: each.model_dump(
-            mode="json",
-            include={
-                "positive_label": True,
-                "hard_negative_label": True,
-                "resemblance": True,
-                "rule": {"statistic"},
-            },
-        )
-        for name, each in s.behaviors.items()
+        "behaviors": {
+            name: each.model_dump(mode="json", include=_COMPARED)
+            for name, each in s.behaviors.items()
+        }
     },
     kinds=("json", "mlflow"),
 )

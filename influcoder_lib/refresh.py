@@ -10,9 +10,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from influcoder_lib.errors import listed
 from influcoder_lib.manifests import Key, Recipe, label, source_input, source_of
 
 _NO_SETTINGS: Mapping[str, Any] = {}
+_BEHAVIORS = "behaviors"
+"""The key of a node's settings that has something, or a name at least, for each behavior."""
 
 
 @dataclass(frozen=True)
@@ -285,11 +288,23 @@ class _Comparison:
 
 
 def _difference_of_settings(made: Mapping[str, Any], current: Mapping[str, Any]) -> str:
+    if difference := _difference_of_behaviors(made, current):
+        return difference
     before, after = _flat(made), _flat(current)
     for name in sorted(before.keys() | after.keys()):
         if before.get(name) != after.get(name):
             return f"setting {name}: {before.get(name, 'unset')} → {after.get(name, 'unset')}"
     return ""
+
+
+def _difference_of_behaviors(made: Mapping[str, Any], current: Mapping[str, Any]) -> str:
+    """Of settings that have something for each behavior: which came, or went, as a whole."""
+    if not (_BEHAVIORS in made and _BEHAVIORS in current):
+        return ""
+    before, after = set(made[_BEHAVIORS]), set(current[_BEHAVIORS])
+    if added := sorted(after - before):
+        return f"behavior {listed(added)} added"
+    return f"behavior {listed(sorted(before - after))} removed" if before - after else ""
 
 
 def _difference_of_inputs(made: Mapping[str, str], current: Mapping[str, str], frozen: bool) -> str:

@@ -300,12 +300,28 @@ def test_a_query_added_scores_anew_but_neither_measures_nor_trains_nor_embeds(re
     )
 
 
+def test_another_behavior_is_named_as_the_reason_wherever_it_counts(refreshed_home):
+    settings = tiny_home.settings()
+    settings["behaviors"]["curt"] = settings["behaviors"][BEHAVIOR]
+    tiny_home.write_settings(refreshed_home, settings)
+    found = reasons(refreshed_home)
+    first = (
+        "behavior_queries",
+        "encoder_comparison",
+        "query_embeddings",
+        "calibration_scores",
+        "decision_rule",
+        "curation_report",
+    )
+    assert {found[asset, None] for asset in first} == {"behavior curt added"}
+
+
 def test_another_rule_makes_thresholds_decisions_and_report(
     refreshed_home, change_settings, no_model
 ):
     change_settings(refreshed_home, f"behaviors.{BEHAVIOR}.rule.value", 0.4)
     found = reasons(refreshed_home)
-    assert found["decision_rule", None] == f"setting {BEHAVIOR}.value: 0.2 → 0.4"
+    assert found["decision_rule", None] == f"setting behaviors.{BEHAVIOR}.rule.value: 0.2 → 0.4"
     assert found["filtered_dataset", "a.jsonl"] == "decision_rule is made anew"
     check_refresh(refreshed_home, AFTER_THE_RULE)
 

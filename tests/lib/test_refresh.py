@@ -107,6 +107,23 @@ def test_a_changed_setting_is_named_with_both_values(world, settings, reason):
     assert all(step.ready for step in world.plan())
 
 
+@pytest.mark.parametrize(
+    ("behaviors", "reason"),
+    [
+        ({"rude": {"value": 1}, "toxic": {"value": 1}}, "behavior toxic added"),
+        ({}, "behavior rude removed"),
+        ({"toxic": {"value": 1}}, "behavior toxic added"),
+        ({"rude": {"value": 2}}, "setting behaviors.rude.value: 1 → 2"),
+    ],
+    ids=str,
+)
+def test_a_behavior_that_came_or_went_is_named_and_not_its_settings(world, behaviors, reason):
+    world.settings["encoder"] = {"behaviors": {"rude": {"value": 1}}}
+    world.refresh()
+    world.settings["encoder"] = {"behaviors": behaviors}
+    assert reasons(world.plan())["encoder"] == reason
+
+
 @pytest.mark.parametrize("extra", [None, {}], ids=["null", "empty"])
 def test_a_setting_that_is_there_but_empty_counts(world, extra):
     world.settings["encoder"] = {"epochs": 2, "extra": extra}
