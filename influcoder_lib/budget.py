@@ -2,7 +2,7 @@
 
 import gc
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -38,6 +38,14 @@ def batches(lengths: Sequence[int] | np.ndarray, tokens: int) -> Iterator[np.nda
         rows = _first(order[start:], lengths, tokens)
         start += len(rows)
         yield rows
+
+
+def in_order(rows: Iterable[np.ndarray], blocks: Iterable[torch.Tensor]) -> torch.Tensor:
+    """What batches gave, put together again: tensor (N, ...) of blocks (n, ...), on their device,
+    with the rows (n,) int64 of each, which together are 0 to N - 1."""
+    together = torch.cat(list(blocks))
+    back = np.argsort(np.concatenate(list(rows)), kind="stable")
+    return together[torch.from_numpy(back).to(together.device)]
 
 
 class TokenBudget:

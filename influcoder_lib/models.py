@@ -183,6 +183,30 @@ def load_target(folder: Path, precision: Precision) -> TargetModel:
             of its weights; or they do not fit into the GPU's memory.
     """
     device = hardware.device()
+    model, tokenizer = _read_decoder(folder)
+    model.requires_grad_(False)
+    dtype = hardware.dtype_of(precision, device)
+    if dtype == torch.bfloat16:
+        if not hardware.has_bfloat16(device):
+            _log.warning(
+                "This machine has no bfloat16: it computes float32 many times faster. The setting"
+                " `target_model.dtype: auto` takes what a machine is quick in."
+            )
+        _narrow(model)
+    try:
+        model.eval().to(device)
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"The target model does not fit into the GPU's memory: {error}",
+            where=str(folder),
+            fix="take a smaller target model, or free the GPU of other processes",
+        ) from error
+    fused_norms.fuse(model)
+    return TargetModel(model, tokenizer, dtype)
+
+
+def _read_decoder(folder: Path) -> tuple[Any, PreTrainedTokenizerBase]:
+    """A decoder in float32 on the CPU, all its weights found, and its tokenizer."""
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
@@ -205,25 +229,7 @@ def load_target(folder: Path, precision: Precision) -> TargetModel:
             where=str(folder),
             allowed="the complete weights of the architecture that config.json names",
         )
-    model.requires_grad_(False)
-    dtype = hardware.dtype_of(precision, device)
-    if dtype == torch.bfloat16:
-        if not hardware.has_bfloat16(device):
-            _log.warning(
-                "This machine has no bfloat16: it computes float32 many times faster. The setting"
-                " `target_model.dtype: auto` takes what a machine is quick in."
-            )
-        _narrow(model)
-    try:
-        model.eval().to(device)
-    except torch.OutOfMemoryError as error:
-        raise ModelError(
-            f"The target model does not fit into the GPU's memory: {error}",
-            where=str(folder),
-            fix="take a smaller target model, or free the GPU of other processes",
-        ) from error
-    fused_norms.fuse(model)
-    return TargetModel(model, tokenizer, dtype)
+    return model, tokenizer
 
 
 def _narrow(model: Any) -> None:

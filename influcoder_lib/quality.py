@@ -93,7 +93,7 @@ def sketch_error(engine: GradientFeatures, samples: Sequence[Sample]) -> Finding
 
 
 def same_vectors(left: np.ndarray, right: np.ndarray) -> Finding:
-    """Two encoders gave exactly the same vectors."""
+    """Two encoders gave exactly the same vectors (n, d)."""
     differing = int((left != right).any(axis=1).sum())
     message = f"{differing} of {len(left)} texts have another vector in the registry's copy"
     return Finding(differing == 0, message, {"differing": differing, "texts": len(left)})

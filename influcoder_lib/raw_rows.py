@@ -111,7 +111,11 @@ def twice(name: str, column: str) -> DataError:
 
 
 def check_encoding(name: str, head: bytes) -> None:
-    """Stop a file whose first bytes say that it is not UTF-8."""
+    """Stop a file whose first bytes say that it is not UTF-8.
+
+    Raises:
+        DataError: they say so.
+    """
     for mark, encoding in _MARKS.items():
         if head.startswith(mark):
             raise DataError(
@@ -122,7 +126,11 @@ def check_encoding(name: str, head: bytes) -> None:
 
 
 def check_growth(name: str, unpacked: int, packed: int) -> None:
-    """Stop a file whose `packed` bytes became so many: it was made to fill memory or disk."""
+    """Stop a file whose `packed` bytes became so many: it was made to fill memory or disk.
+
+    Raises:
+        DataError: they are more than text can unpack to.
+    """
     if unpacked > _HARMLESS and unpacked > _MOST_GROWTH * packed:
         raise DataError(
             f"The file grows to more than {_MOST_GROWTH} times its size when it is unpacked.",

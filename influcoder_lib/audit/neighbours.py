@@ -72,7 +72,8 @@ class LiveIndex:
     def nearest_decided(
         self, vector: np.ndarray, top: int, decision: str, without: str
     ) -> list[Neighbour]:
-        """The same among samples with this decision, and without the sample of that id."""
+        """The `top` nearest to a unit vector (d,) float32 of the samples with this decision, but
+        for the sample with the id `without`."""
         if self._segments is None:
             return []
         among = [

@@ -17,12 +17,13 @@ _BLOCK = 1024
 
 
 class Reads(Protocol):
-    """What is asked of an encoder: samples in; out come unit vectors (n, d) float32, and which
-    samples were cut to fit, (n,) bool."""
+    """What is asked of an encoder, see `InfluenceEncoder`."""
 
     def read(
         self, samples: Sequence[Sample], role: Role = "candidate", resemblance: float = 0.0
-    ) -> tuple[np.ndarray, np.ndarray]: ...
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Unit vectors (n, d) float32 of the samples, and which were cut to fit: (n,) bool."""
+        ...
 
 
 class StoredVectors:

@@ -113,16 +113,17 @@ class Segments:
         return self._ranked(vector, self._candidates(vector, top), top)
 
     def nearest_among(self, vector: np.ndarray, top: int, rows: np.ndarray) -> Hits:
-        """The same among some rows (n,), sorted; exact where fewer than `top` of them are near."""
+        """The `top` nearest to a unit vector (d,) float32 among rows (n,) int64, sorted; exact
+        where fewer than `top` of them are near."""
         near = np.intersect1d(self._candidates(vector, top), rows, assume_unique=True)
         return self._ranked(vector, near if len(near) >= min(top, len(rows)) else rows, top)
 
     def rows(self, segment: int, own: np.ndarray) -> np.ndarray:
-        """Rows (n,) of one segment, counted through all of them."""
+        """Rows (n,) int64 of one segment, counted through all of them."""
         return self._starts[segment] + own
 
     def places(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The segments (n,) of rows (n,), and the rows counted in these."""
+        """The segments (n,) int64 of rows (n,) int64, and the rows counted in these."""
         segments = np.searchsorted(self._starts, rows, side="right") - 1
         return segments, rows - self._starts[segments]
 

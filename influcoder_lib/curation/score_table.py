@@ -28,7 +28,12 @@ def score_table(
     embeddings: np.ndarray,
     queries: Mapping[str, QueryVectors],
 ) -> pl.DataFrame:
-    """`sample_id` and, for each behavior b, b_mean, b_max (cosines) and b_best_query (its id)."""
+    """`sample_id` and, for each behavior b, b_mean, b_max (cosines, Float32) and b_best_query (its
+    id); `embeddings` (N, d) are unit vectors, float32.
+
+    Raises:
+        DataError: a behavior has no query, or a vector a number that is not finite.
+    """
     columns: dict[str, pl.Series] = {"sample_id": pl.Series(sample_ids, dtype=pl.String)}
     for behavior, own in queries.items():
         scores = score_behavior(embeddings, own.vectors)
@@ -85,7 +90,8 @@ class Scorer:
         self._rows.setdefault(keys_of(before["sample_id"].to_list()), np.arange(len(before)))
 
     def score(self, sample_ids: pl.Series, vectors: np.ndarray) -> pl.DataFrame:
-        """The table of scores with percentiles and `encoder`, for ids (n,) and vectors (n, d)."""
+        """The table of scores with percentiles and `encoder`, for ids (n,) and unit vectors (n, d)
+        float32."""
         rows = self._rows.get(keys_of(sample_ids.to_list()))
         new = rows < 0
         self.scored += int(new.sum())

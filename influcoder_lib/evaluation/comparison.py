@@ -46,7 +46,13 @@ def lengths(samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
 def fidelity_table(
     predictors: Sequence[Predictor], truth: np.ndarray, candidates: Sequence[Sample], note: str
 ) -> Table:
-    """Spearman correlation with the teacher's influence (Q, N), plain and with length taken out."""
+    """Spearman correlation with the teacher's influence `truth` (Q, N) float32, plain and with
+    length taken out (`metrics.fidelity`).
+
+    Raises:
+        DataError: fewer than two candidates, no query, or a score that is not finite.
+        ValueError: the shapes do not belong together.
+    """
     prompt, response = lengths(candidates)
     rows: list[list[Cell]] = []
     for predictor in predictors:

@@ -32,7 +32,7 @@ class Block:
 
     @classmethod
     def of(cls, frozen: DistillationSet, influence: np.ndarray, split: str) -> "Block":
-        """The block of one split; `influence` covers the whole distillation set."""
+        """The block of one split; `influence` (Q, N) float32 is that of the whole set."""
         own = np.ascontiguousarray(influence[np.ix_(*frozen.rows(split))])
         return cls(*frozen.samples(split), own)
 

@@ -88,8 +88,8 @@ def bootstrap(predicted: np.ndarray, truth: np.ndarray) -> tuple[float, float, f
     The interval is the percentile bootstrap over candidates (Efron 1979), with a fixed seed.
     """
     candidates = truth.shape[1]
-    dice = np.random.default_rng(_SEED)
-    draws = dice.integers(0, candidates, size=(_RESAMPLES, candidates))
+    generator = np.random.default_rng(_SEED)
+    draws = generator.integers(0, candidates, size=(_RESAMPLES, candidates))
     step = max(1, _CELLS // truth.size)
     means = [
         _mean_by_draw(predicted, truth, draws[start : start + step])

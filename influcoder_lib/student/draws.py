@@ -31,8 +31,9 @@ def hard_candidates(
 ) -> list[int]:
     """Draw `size` candidates that a step's queries rank highest and that are not `taken`.
 
-    `influence` (k, N) holds the step's queries. A candidate's hardness is its highest influence
-    on any of them; the draw is uniform over the hardest eighth (at least `size`) of those free.
+    `influence` (k, N) float32 holds the step's queries. A candidate's hardness is its highest
+    influence on any of them; the draw is uniform over the hardest eighth (at least `size`) of those
+    free.
     """
     hardness = influence.max(axis=0).astype(np.float64)
     hardness[taken] = -np.inf

@@ -17,7 +17,7 @@ from sentence_transformers.models import Normalize
 from sentence_transformers.util import batch_to_device
 
 from influcoder_lib import fingerprint
-from influcoder_lib.budget import TokenBudget, batches
+from influcoder_lib.budget import TokenBudget, batches, in_order
 from influcoder_lib.errors import StoreError
 from influcoder_lib.hardware import Precision, computing_in, deterministic, dtype_of
 from influcoder_lib.samples import Sample
@@ -80,8 +80,8 @@ class InfluenceEncoder:
         return self.read(samples)[0]
 
     def encode_queries(self, samples: Sequence[Sample], resemblance: float = 0.0) -> np.ndarray:
-        """The same of queries, for scores of which `resemblance`, in [0, 1), is plain resemblance
-        and the rest influence. Only a student with a head of ours knows such a difference."""
+        """Unit vectors (N, d) float32 of queries, for scores of which `resemblance`, in [0, 1), is
+        plain resemblance and the rest influence. Only a kernel student tells the two apart."""
         return self.read(samples, "query", resemblance)[0]
 
     def read(
@@ -114,13 +114,10 @@ class InfluenceEncoder:
         when `model` is in training mode. An autocast context around the call is respected.
         """
         reading = self._reader.read(samples)
-        parts = [
-            (rows, self._units(self._moved(reading.batch(rows), "candidate")))
-            for rows in batches(reading.lengths, self.budget.tokens)
-        ]
-        back = np.argsort(np.concatenate([rows for rows, _ in parts]), kind="stable")
-        together = torch.cat([block for _, block in parts])
-        return together[torch.from_numpy(back).to(self.model.device)]
+        taken = list(batches(reading.lengths, self.budget.tokens))
+        return in_order(
+            taken, (self._units(self._moved(reading.batch(rows), "candidate")) for rows in taken)
+        )
 
     def computing_in(self, precision: Precision) -> AbstractContextManager[Any]:
         """A context in which matrix products are computed in this precision."""

@@ -85,9 +85,9 @@ class KernelHead(Module):
         return features
 
     def blended(self, queries: np.ndarray, resemblance: float) -> np.ndarray:
-        """Unit vectors (n, dimension) of queries for scores of which `resemblance`, in [0, 1), is
-        plain resemblance and the rest influence, each in units of its standard deviation in
-        training."""
+        """Unit vectors (n, dimension) float32 of queries, for scores of which `resemblance`, in
+        [0, 1), is plain resemblance and the rest influence, each in units of its standard deviation
+        in training."""
         shares = (1 - resemblance, resemblance) / self.spreads.cpu().numpy()
         # The first part comes with the length that unit vectors have left to it.
         lengths = np.linalg.norm(queries[:, : self.influencing], axis=1, keepdims=True)
@@ -97,7 +97,8 @@ class KernelHead(Module):
         return unit_rows(scaled)
 
     def embedding(self, features: Tensor) -> Tensor:
-        """Unit vectors (n, h) of samples' features: the last layer, prompt and response alike."""
+        """Unit vectors (n, h) float32 of samples' features: the last layer, prompt and response
+        alike."""
         start = PARTS * (len(self.layers) - 1) * self.width
         prompts, responses = features[:, start:].split(self.width, dim=1)[:PARTS]
         return nn.functional.normalize(prompts + responses, dim=1)
@@ -163,11 +164,11 @@ class Regression(nn.Module):
         return self.kernel(self.scaled(features)) @ self.dual + self.offset
 
     def scaled(self, features: Tensor) -> Tensor:
-        """Features (n, D) in the kernel's units."""
+        """Features (n, D) float32 in the kernel's units."""
         return (features - self.mean) * self.factor
 
     def kernel(self, scaled: Tensor) -> Tensor:
-        """Kernel (n, supports) of scaled features."""
+        """Kernel (n, supports) float32 of scaled features (n, D)."""
         total = scaled.new_zeros(len(scaled), len(self.support))
         pieces = zip(scaled.split(self.groups, 1), self.support.split(self.groups, 1), strict=True)
         for weight, (own, other) in zip(self.weights, pieces, strict=True):

@@ -15,6 +15,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Normalize, Transformer
 from torch import Tensor
 
+from influcoder_lib.budget import in_order
 from influcoder_lib.errors import ModelError
 from influcoder_lib.samples import Sample
 from influcoder_lib.student.encoder import InfluenceEncoder
@@ -63,8 +64,8 @@ def distill_kernel(
 def fit(
     encoder: InfluenceEncoder, train: TrainingSet, dimension: int
 ) -> tuple[InfluenceEncoder, float]:
-    """The fitted student, and the share of the influences' variance over candidates that its
-    candidates leave unexplained, leaving one out.
+    """The fitted student, with vectors of `dimension` numbers, and the share of the influences'
+    variance over candidates that its candidates leave unexplained, leaving one out.
 
     Raises:
         ModelError: the encoder's first module is no transformer.
@@ -92,14 +93,15 @@ def fit(
 
 
 def _moment(features: np.ndarray) -> np.ndarray:
+    """Second moments (k, k) float64 of features (n, k), about zero."""
     return features.T.astype(np.float64) @ features / len(features)
 
 
-def _directions(queries: np.ndarray, candidates: np.ndarray, numbers: int) -> np.ndarray:
-    """Directions (h, numbers) that hold most of both sides' vectors (n, h), which weigh the same;
-    beyond their rank, zeros."""
+def _directions(queries: np.ndarray, candidates: np.ndarray, rank: int) -> np.ndarray:
+    """Directions (h, rank) float32 that hold most of both sides' vectors (n, h), which weigh the
+    same; of a lesser rank, zeros."""
     both = [each / np.sqrt(len(each)) for each in (queries, candidates)]
-    return _span(np.concatenate(both), numbers)
+    return _span(np.concatenate(both), rank)
 
 
 def _std(scores: np.ndarray) -> float:
@@ -117,8 +119,7 @@ def featurize(student: InfluenceEncoder, samples: Sequence[Sample], role: Role) 
         return head.featurize(transformer({**batch.inputs})).float()
 
     batches, blocks = zip(*student.compute(samples, role, run), strict=True)
-    order = np.argsort(np.concatenate([batch.rows for batch in batches]), kind="stable")
-    return torch.cat(blocks)[torch.from_numpy(order).to(student.model.device)]
+    return in_order((batch.rows for batch in batches), blocks)
 
 
 def _unfitted(encoder: InfluenceEncoder, train: TrainingSet, dimension: int) -> InfluenceEncoder:
@@ -147,11 +148,12 @@ def _unfitted(encoder: InfluenceEncoder, train: TrainingSet, dimension: int) -> 
     return InfluenceEncoder(model.eval(), encoder.window, encoder.precision)
 
 
-def _span(features: np.ndarray, numbers: int) -> np.ndarray:
-    """Leading right singular vectors (D, numbers) of features (Q, D); of a lesser rank, zeros."""
+def _span(features: np.ndarray, rank: int) -> np.ndarray:
+    """Leading right singular vectors (D, rank) float32 of features (Q, D); of a lesser rank,
+    zeros."""
     _, values, directions = np.linalg.svd(features.astype(np.float64), full_matrices=False)
-    kept = directions[:numbers][values[:numbers] > values[0] * 1e-3]
-    span = np.zeros((features.shape[1], numbers), np.float32)
+    kept = directions[:rank][values[:rank] > values[0] * 1e-3]
+    span = np.zeros((features.shape[1], rank), np.float32)
     span[:, : len(kept)] = kept.T
     return span
 
@@ -191,6 +193,7 @@ def _regress(
 
 
 def _error(errors: np.ndarray, metric: np.ndarray) -> float:
+    """Sum over n of eᵀ metric e for the errors (n, k)."""
     return float(((errors @ metric) * errors).sum())
 
 

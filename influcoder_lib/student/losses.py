@@ -1,6 +1,6 @@
 """Losses between a block of the student's cosines and the same block of the teacher's influences.
 
-`student` and `teacher` are (k, m) blocks, k queries by m candidates. Formulas: Influcoder,
+`student` and `teacher` are (k, m) float blocks, k queries by m candidates. Formulas: Influcoder,
 arXiv 2606.13668. Every loss is a scalar tensor, differentiable in `student`.
 """
 

@@ -46,8 +46,9 @@ class DistillationSet:
         """Split queries and candidates by prompt (by response, where the prompt has no word), drop
         near-duplicates of held-out ones, centre.
 
-        Both frames need `sample_id`, `prompt` and `response`. A candidate that is a query is left
-        out too.
+        Both frames need `sample_id`, `prompt` and `response`; the features (Q, D) and (N, D)
+        float16 are those of their rows, of unit length. A candidate that is a query is left out
+        too.
 
         Raises:
             DataError: a split has too few queries or candidates to learn or judge from.

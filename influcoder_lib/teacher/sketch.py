@@ -15,10 +15,12 @@ from influcoder_lib import fingerprint
 
 
 class Sketch(Protocol):
-    """What is asked of a compression; `dimensions` is how many numbers a sample keeps."""
+    """What is asked of a compression."""
 
     @property
-    def dimensions(self) -> int: ...
+    def dimensions(self) -> int:
+        """How many numbers D a sample keeps."""
+        ...
 
     def empty(self, samples: int, device: torch.device) -> Tensor:
         """Accumulator for `add`: zeros (D, samples) float32."""
@@ -29,7 +31,7 @@ class Sketch(Protocol):
         ...
 
     def features(self, rows: Tensor) -> Tensor:
-        """Features (n, D) of accumulated rows (n, D), all of them finite and none zero."""
+        """Features (n, D) float32 of accumulated rows (n, D), all finite and none zero."""
         ...
 
 
@@ -60,15 +62,15 @@ class CountSketch:
         accumulator.index_add_(0, buckets, flat.T * signs[:, None])
 
     def add_by_bucket(self, accumulator: Tensor, name: str, gradients: Tensor) -> None:
-        """The same, one bucket's coordinates after another: a GPU adds to buckets in any order, or
-        else, sorting them each time, slowly."""
+        """What `add` does, of the same shapes, one bucket's coordinates after another: a GPU adds
+        to buckets in any order, or else, sorting them each time, slowly."""
         flat = gradients.reshape(len(gradients), -1)
         order, signs, bounds = self._by_bucket(name, flat.shape[1], str(accumulator.device))
         signed = flat.T[order] * signs[:, None]
         accumulator += torch.segment_reduce(signed, "sum", offsets=bounds, axis=0)
 
     def features(self, rows: Tensor) -> Tensor:
-        """Unit rows (n, D) of rows (n, D)."""
+        """Unit rows (n, D) float32 of accumulated rows (n, D), of which none is zero."""
         return rows / rows.norm(dim=1, keepdim=True)
 
     def hashes(self, name: str, coordinates: int, device: str = "cpu") -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from influcoder_lib import hardware
-from influcoder_lib.budget import TokenBudget, batches, gradient_tokens
+from influcoder_lib.budget import TokenBudget, batches, gradient_tokens, in_order
 from influcoder_lib.errors import ModelError
 
 OUT_OF_MEMORY = (
@@ -147,3 +147,10 @@ def test_what_the_allocator_really_says_is_understood() -> None:
     assert done.returncode == 0, done.stderr[-1000:]
     assert done.stdout.split()[-1] in ("8", "16")
     assert "64 tokens at once did not fit into memory" in done.stderr
+
+
+def test_blocks_come_back_in_the_order_of_their_rows():
+    values = torch.arange(12.0).reshape(6, 2)
+    taken = list(batches([3, 1, 5, 1, 4, 1], 5))
+    assert len(taken) > 1
+    torch.testing.assert_close(in_order(taken, (values[rows] for rows in taken)), values)

@@ -12,13 +12,15 @@ from influcoder_lib.samples import Sample
 
 
 class Encodes(Protocol):
-    """What is asked of an encoder: samples in, one vector (d,) each out, stacked (N, d)."""
+    """What is asked of an encoder, see `InfluenceEncoder`; its vectors need no unit length."""
 
-    def encode(self, samples: Sequence[Sample]) -> NDArray[Any]: ...
+    def encode(self, samples: Sequence[Sample]) -> NDArray[Any]:
+        """Vectors (N, d) of candidates, of any float dtype."""
+        ...
 
-    def encode_queries(
-        self, samples: Sequence[Sample], resemblance: float = 0.0
-    ) -> NDArray[Any]: ...
+    def encode_queries(self, samples: Sequence[Sample], resemblance: float = 0.0) -> NDArray[Any]:
+        """Vectors (N, d) of queries, for scores with this share of plain resemblance."""
+        ...
 
 
 @dataclass(frozen=True)

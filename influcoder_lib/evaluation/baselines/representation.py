@@ -39,7 +39,7 @@ class Representations:
         return self.read(samples)[0]
 
     def encode_queries(self, samples: Sequence[Sample], resemblance: float = 0.0) -> np.ndarray:
-        """The same of queries."""
+        """Vectors (N, h) float32 of queries, which are read as candidates are."""
         return self.encode(samples)
 
     def _last(self, ids: list[list[int]]) -> np.ndarray:

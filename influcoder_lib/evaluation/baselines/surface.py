@@ -14,7 +14,7 @@ from influcoder_lib.errors import DataError
 from influcoder_lib.samples import Sample
 from influcoder_lib.student.surface import sample_surfaces
 
-_PENALTIES = 10.0 ** np.arange(-1, 5.1)
+_ALPHAS = 10.0 ** np.arange(-1, 5.1)
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class SurfaceMap:
 def fit(
     train_queries: Sequence[Sample], train_candidates: Sequence[Sample], truth: ArrayLike
 ) -> SurfaceMap:
-    """The map fitted to `truth` (Q, N), each penalty the one of least leave-one-out error.
+    """The map fitted to `truth` (Q, N), each ridge penalty the one of least leave-one-out error.
 
     Raises:
         DataError: fewer than two training queries or candidates, or a truth that is not finite.
@@ -61,7 +61,7 @@ def fit(
 
 
 def _ridge() -> Any:
-    return make_pipeline(StandardScaler(), RidgeCV(alphas=_PENALTIES, alpha_per_target=True))
+    return make_pipeline(StandardScaler(), RidgeCV(alphas=_ALPHAS, alpha_per_target=True))
 
 
 def _features(samples: Sequence[Sample]) -> NDArray[np.float64]:
