@@ -40,7 +40,7 @@ def batches(lengths: Sequence[int] | np.ndarray, tokens: int) -> Iterator[np.nda
         yield rows
 
 
-def in_order(rows: Iterable[np.ndarray], blocks: Iterable[torch.Tensor]) -> torch.Tensor:
+def reordered(rows: Iterable[np.ndarray], blocks: Iterable[torch.Tensor]) -> torch.Tensor:
     """What batches gave, put together again: tensor (N, ...) of blocks (n, ...), on their device,
     with the rows (n,) int64 of each, which together are 0 to N - 1."""
     together = torch.cat(list(blocks))

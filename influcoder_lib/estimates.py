@@ -1,7 +1,6 @@
 """What the steps of a plan will cost, before they run: seconds from this machine's own speed."""
 
 import gzip
-import math
 import time
 import zlib
 from collections.abc import Sequence
@@ -12,12 +11,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from safetensors import safe_open
 
 from influcoder_lib import hardware
 from influcoder_lib.hardware import Precision
 from influcoder_lib.models import ModelFiles
 from influcoder_lib.refresh import Step
+from influcoder_lib.weights import tensor_sizes
 
 _CHARACTERS_PER_TOKEN = 4
 _GGUF_BITS = 5
@@ -127,16 +126,14 @@ def _rows_and_characters(path: Path) -> tuple[float, float]:
 
 
 def parameters(files: ModelFiles) -> float:
-    """Parameters of a model, from the headers of its weights (a GGUF: about 5 bits each)."""
+    """Parameters of a model, from the headers of its weights (a GGUF: about 5 bits each).
+
+    Raises:
+        ModelError: the weights cannot be read.
+    """
     if files.gguf is not None:
         return files.gguf.stat().st_size * 8 / _GGUF_BITS
-    total = 0
-    for path in files.folder.rglob("*.safetensors"):
-        with safe_open(path, framework="numpy") as weights:
-            total += sum(
-                math.prod(weights.get_slice(key).get_shape()) for key in list(weights.keys())
-            )
-    return total
+    return sum(sum(tensor_sizes(path)) for path in files.folder.rglob("*.safetensors"))
 
 
 def _seconds(asset: str, count: int, load: Workload, rates: dict[Precision, float]) -> float:

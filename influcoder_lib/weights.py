@@ -6,6 +6,7 @@ take all memory, or for ever.
 """
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,6 +47,20 @@ def check_weights(folder: Path) -> None:
             _check_config(config, _held(place))
 
 
+def tensor_sizes(path: Path) -> list[int]:
+    """How many numbers each tensor of a safetensors file has, from the file's header.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    try:
+        with safe_open(path, framework="numpy") as weights:
+            names = list(weights.keys())
+            return [math.prod(weights.get_slice(name).get_shape()) for name in names]
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"The weights cannot be read: {error}", where=str(path)) from error
+
+
 def _check_index(index: Path) -> None:
     try:
         names = set(json.loads(index.read_text())["weight_map"].values())
@@ -63,20 +78,8 @@ def _check_index(index: Path) -> None:
 
 
 def _held(folder: Path) -> _Held:
-    tensors = numbers = 0
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(path, framework="numpy") as weights:
-                shapes = [weights.get_slice(name).get_shape() for name in weights.keys()]  # noqa: SIM118
-        except (OSError, SafetensorError) as error:
-            raise ModelError(f"The weights cannot be read: {error}", where=str(path)) from error
-        tensors += len(shapes)
-        for shape in shapes:
-            size = 1
-            for side in shape:
-                size *= side
-            numbers += size
-    return _Held(tensors, numbers)
+    sizes = [size for path in sorted(folder.glob("*.safetensors")) for size in tensor_sizes(path)]
+    return _Held(len(sizes), sum(sizes))
 
 
 def _check_config(config: Path, held: _Held) -> None:

@@ -17,7 +17,7 @@ from sentence_transformers.models import Normalize
 from sentence_transformers.util import batch_to_device
 
 from influcoder_lib import fingerprint
-from influcoder_lib.budget import TokenBudget, batches, in_order
+from influcoder_lib.budget import TokenBudget, batches, reordered
 from influcoder_lib.errors import StoreError
 from influcoder_lib.hardware import Precision, computing_in, deterministic, dtype_of
 from influcoder_lib.samples import Sample
@@ -115,7 +115,7 @@ class InfluenceEncoder:
         """
         reading = self._reader.read(samples)
         taken = list(batches(reading.lengths, self.budget.tokens))
-        return in_order(
+        return reordered(
             taken, (self._units(self._moved(reading.batch(rows), "candidate")) for rows in taken)
         )
 

@@ -15,7 +15,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Normalize, Transformer
 from torch import Tensor
 
-from influcoder_lib.budget import in_order
+from influcoder_lib.budget import reordered
 from influcoder_lib.errors import ModelError
 from influcoder_lib.samples import Sample
 from influcoder_lib.student.encoder import InfluenceEncoder
@@ -119,7 +119,7 @@ def featurize(student: InfluenceEncoder, samples: Sequence[Sample], role: Role) 
         return head.featurize(transformer({**batch.inputs})).float()
 
     batches, blocks = zip(*student.compute(samples, role, run), strict=True)
-    return in_order((batch.rows for batch in batches), blocks)
+    return reordered((batch.rows for batch in batches), blocks)
 
 
 def _unfitted(encoder: InfluenceEncoder, train: TrainingSet, dimension: int) -> InfluenceEncoder:

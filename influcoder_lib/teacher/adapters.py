@@ -65,13 +65,17 @@ def fresh_adapter(model: Any, rank: int, seed: int) -> list[AdaptedLayer]:
     layers = []
     for name, module in _linear_layers(model):
         d_in = _d_in(module)
-        key = fingerprint.of_text("fresh-adapter", str(seed), name)
-        generator = torch.Generator().manual_seed(int(key[:15], 16))
+        generator = generator_of("fresh-adapter", str(seed), name)
         bound = d_in**-0.5
         a = (torch.rand(rank, d_in, generator=generator) * 2 - 1) * bound
         weight = module.weight
         layers.append(AdaptedLayer(name, module, a.to(weight.device, weight.dtype), None, 1.0))
     return layers
+
+
+def generator_of(*names: str) -> torch.Generator:
+    """A generator on the CPU whose numbers depend on these names, and not on what else is drawn."""
+    return torch.Generator().manual_seed(int(fingerprint.of_text(*names)[:15], 16))
 
 
 def trained_adapter(model: Any, folder: Path) -> list[AdaptedLayer]:

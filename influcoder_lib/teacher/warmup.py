@@ -135,11 +135,11 @@ class _Run:
 def _train(run: _Run, folder: Path, say: Callable[[str], None]) -> None:
     settings, count = run.settings, len(run.spans)
     factors = _factors(run.wrapped, run.layers)
-    optimiser = torch.optim.AdamW(
+    optimizer = torch.optim.AdamW(
         factors.values(), lr=settings.learning_rate, betas=_BETAS, weight_decay=0.0
     )
     steps = settings.epochs * math.ceil(count / settings.samples_per_step)
-    schedule = warmup_then_decay(optimiser, steps, _WARMUP_SHARE)
+    schedule = warmup_then_decay(optimizer, steps, _WARMUP_SHARE)
     order = np.random.default_rng(settings.seed)
     taken = 0
     for epoch in range(1, settings.epochs + 1):
@@ -148,12 +148,12 @@ def _train(run: _Run, folder: Path, say: Callable[[str], None]) -> None:
         for start in range(0, count, settings.samples_per_step):
             _gradient(run, factors, mixed[start : start + settings.samples_per_step])
             rates.append(float(schedule.get_last_lr()[0]))
-            optimiser.step()
+            optimizer.step()
             schedule.step()
-            optimiser.zero_grad()
+            optimizer.zero_grad()
         taken += len(rates)
         state = {"learning_rate": float(np.mean(rates)), "steps": taken, "betas": list(_BETAS)}
-        _save(folder / f"epoch-{epoch}", run.wrapped, factors, optimiser, state)
+        _save(folder / f"epoch-{epoch}", run.wrapped, factors, optimizer, state)
         say(f"warm-up: epoch {epoch} of {settings.epochs}, {count} samples each")
 
 
@@ -201,7 +201,7 @@ def _save(
     folder: Path,
     wrapped: Any,
     factors: dict[str, Tensor],
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     state: dict[str, Any],
 ) -> None:
     from peft import get_peft_model_state_dict
@@ -218,7 +218,7 @@ def _save(
     save_file(adapter, folder / "adapter_model.safetensors")
     moments = {
         # A layer that no sample goes through has never had a gradient, and so no moments.
-        f"{kind}.{name}": optimiser.state[factor].get(key, torch.zeros_like(factor))
+        f"{kind}.{name}": optimizer.state[factor].get(key, torch.zeros_like(factor))
         for name, factor in factors.items()
         for kind, key in (("first", "exp_avg"), ("second", "exp_avg_sq"))
     }

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from influcoder_lib import hardware
-from influcoder_lib.budget import TokenBudget, batches, gradient_tokens, in_order
+from influcoder_lib.budget import TokenBudget, batches, gradient_tokens, reordered
 from influcoder_lib.errors import ModelError
 
 OUT_OF_MEMORY = (
@@ -153,4 +153,4 @@ def test_blocks_come_back_in_the_order_of_their_rows():
     values = torch.arange(12.0).reshape(6, 2)
     taken = list(batches([3, 1, 5, 1, 4, 1], 5))
     assert len(taken) > 1
-    torch.testing.assert_close(in_order(taken, (values[rows] for rows in taken)), values)
+    torch.testing.assert_close(reordered(taken, (values[rows] for rows in taken)), values)

@@ -21,12 +21,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from influcoder_lib import fingerprint
 from influcoder_lib.errors import DataError
 from influcoder_lib.evaluation.baselines.gradient import Features, features_of
 from influcoder_lib.models import TargetModel
 from influcoder_lib.samples import Sample
-from influcoder_lib.teacher.adapters import AdaptedLayer, d_out, fresh_adapter
+from influcoder_lib.teacher.adapters import AdaptedLayer, d_out, fresh_adapter, generator_of
 from influcoder_lib.teacher.gradients import GradientFeatures
 
 _DAMPING = 0.1
@@ -84,8 +83,7 @@ def projected_gradients(
 
 
 def _random(layer: AdaptedLayer, rank: int, seed: int) -> Tensor:
-    key = fingerprint.of_text("logra", str(seed), layer.name)
-    generator = torch.Generator().manual_seed(int(key[:15], 16))
+    generator = generator_of("logra", str(seed), layer.name)
     return torch.randn(rank, d_out(layer.module), generator=generator)
 
 
