@@ -15,7 +15,13 @@ _ROWS = 256
 
 def read_parquet(path: Path, name: str, asked: Asked, limit: int) -> Iterator[Row | BadRow]:
     """Rows of a parquet file, each made only when it is its turn: a text that stands in many rows
-    is stored once, and would fill memory if it were copied for all of them."""
+    is stored once, and would fill memory if it were copied for all of them. A row may have any
+    length, whatever `limit` is.
+
+    Raises:
+        DataError: a needed column is missing, one is there twice, or the file grows beyond all
+            measure when it is unpacked.
+    """
     metadata, size = pq.read_metadata(path), path.stat().st_size
     columns = asked.among(metadata.schema.to_arrow_schema().names, name)
     texts = _look(metadata, name, columns, size)

@@ -64,6 +64,11 @@ def excerpt(value: object, note: str = "") -> str:
     return told.replace("\0", "\\x00")[:EXCERPT]
 
 
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, at most `EXCERPT` characters."""
+    return str(error).strip().split("\n", 1)[0][:EXCERPT]
+
+
 def type_name(value: object) -> str:
     """What a value is, in the words of JSON."""
     names = {bool: "a boolean", int: "a number", float: "a number", str: "a string"}
