@@ -12,6 +12,7 @@ from influcoder_assets.config import Settings
 from influcoder_assets.maker import Task, asset_maker, makers
 from influcoder_assets.workspace import Workspace
 from influcoder_lib import manifests
+from influcoder_lib.audit.lineage import with_content
 from influcoder_lib.curation.rules import read_rules
 from influcoder_lib.errors import DataError, StoreError
 from influcoder_lib.report.alerts import of_columns, of_folder
@@ -238,17 +239,9 @@ def _by_shard(inputs: Mapping[str, str], asset: str) -> dict[str, str]:
     }
 
 
-def _with_content(
-    store: Store, asset: str, shard: str | None, content: str | None
-) -> Manifest | None:
-    """The latest artifact with this content, if there is one."""
-    found = (each for each in store.newest_first(asset, shard) if each.fingerprint == content)
-    return next(found, None)
-
-
 def _past_file(store: Store, inputs: Mapping[str, str], asset: str, name: str) -> Path | None:
     """A file of what something was made from, if it is still there."""
-    manifest = _with_content(store, asset, None, inputs.get(asset))
+    manifest = with_content(store, (asset, None), inputs.get(asset))
     try:
         return store.path(manifest, name) if manifest else None
     except StoreError:
@@ -256,7 +249,7 @@ def _past_file(store: Store, inputs: Mapping[str, str], asset: str, name: str) -
 
 
 def _basis(store: Store, inputs: Mapping[str, str], created: str) -> Basis:
-    champion = _with_content(store, "champion_encoder", None, inputs.get("champion_encoder"))
+    champion = with_content(store, ("champion_encoder", None), inputs.get("champion_encoder"))
     rules = _past_file(store, inputs, "decision_rule", "rules.json")
     queries = _past_file(store, inputs, "behavior_queries", "queries.parquet")
     decisions = _by_shard(inputs, "filtered_dataset")
@@ -281,7 +274,7 @@ def query_ids(path: Path) -> dict[str, frozenset[str]]:
 
 
 def _read(store: Store, decisions: Mapping[str, str], shard: str) -> pl.DataFrame:
-    manifest = _with_content(store, "filtered_dataset", shard, decisions[shard])
+    manifest = with_content(store, ("filtered_dataset", shard), decisions[shard])
     if manifest is None:
         raise StoreError("These decisions are not stored any more.", where=f"shard {shard}")
     return read_decisions([store.path(manifest, f"{name}.parquet") for name in ("kept", "dropped")])

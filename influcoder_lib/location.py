@@ -14,7 +14,7 @@ from typing import Any
 
 from influcoder_lib.atomic import below, part_of, write_atomically, write_new
 from influcoder_lib.errors import StoreError
-from influcoder_lib.remote import ALONE, Remote, Stamp
+from influcoder_lib.remote import ALONE, Remote, Stamp, size_of
 
 SETTING = "storage.location"
 _MARKER = "copy_of.json"
@@ -49,7 +49,7 @@ class Location:
         if copied_from(self.root) is None:
             self._publish_all()
         there = self.stamps("manifests")
-        self.fetch(path for path, stamp in there.items() if _size(path) != stamp.bytes)
+        self.fetch(path for path, stamp in there.items() if size_of(path) != stamp.bytes)
         for kind in _RECORDS:
             there = self.stamps(kind)
             for path in _files_below(self.root / kind) - there.keys():
@@ -316,11 +316,6 @@ def _stamp(info: Mapping[str, Any]) -> Stamp:
 def _files_below(folder: Path) -> set[Path]:
     """Files of a folder, at any depth, that are written to their end."""
     return {path for path in below(folder) if path.match("[!.]*") and path.is_file()}
-
-
-def _size(path: Path) -> int:
-    """Bytes of a file; -1 if it is not there."""
-    return path.stat().st_size if path.is_file() else -1
 
 
 def _secrets(options: Any, name: str = "") -> Iterator[str]:

@@ -80,3 +80,11 @@ def stamps_of(paths: Iterable[Path]) -> dict[Path, Stamp]:
     """Those of the paths that are files."""
     stats = {path: path.stat() for path in paths if path.is_file()}
     return {path: Stamp(stat.st_size, stat.st_mtime) for path, stat in stats.items()}
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file; -1 if it is not there, or goes meanwhile."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return -1

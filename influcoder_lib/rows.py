@@ -27,7 +27,7 @@ from influcoder_lib import fingerprint
 from influcoder_lib.atomic import whole, write_atomically
 from influcoder_lib.errors import DamageError, StoreError
 from influcoder_lib.id_table import IdTable, keys_of
-from influcoder_lib.remote import ALONE, Remote
+from influcoder_lib.remote import ALONE, Remote, size_of
 
 FORMAT = "2"
 """Layout of a segment; part of every key, so that segments of another layout are not read."""
@@ -195,7 +195,7 @@ class RowStore:
         """Know what is written down, if every segment in it is there as it was."""
         found = _read_ids(self.folder / _MEMORY)
         paths = [self.folder / name for name in found.names]
-        if found.names and [_size(path) for path in paths] == found.sizes:
+        if found.names and [size_of(path) for path in paths] == found.sizes:
             self._know(found)
             self._read |= set(paths)
 
@@ -248,14 +248,6 @@ def _write_ids(path: Path, parts: Sequence[_Ids]) -> None:
     # A store that can be read but not written is only slower to open.
     with suppress(StoreError):
         write_atomically(path, save(tensors, {"segments": json.dumps(listed)}))
-
-
-def _size(path: Path) -> int:
-    """Bytes of a file; -1 if it is not there."""
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return -1
 
 
 def _stored(path: Path, rows: np.ndarray) -> np.ndarray:

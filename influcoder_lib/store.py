@@ -279,7 +279,7 @@ class Store:
 
     def bury(self, shard: str) -> None:
         """Put up a tombstone: the shard's file is gone; what was made of it stays readable."""
-        self._tombstones.put(shard, shard=shard, gone=_now())
+        self._tombstones.put(shard, shard=shard, gone=timestamps.now())
 
     def revive(self, shard: str) -> None:
         """Take the tombstone away: the shard's file is there again."""
@@ -322,7 +322,7 @@ class Store:
             files=files,
             rows=draft.rows,
             summary=draft.summary,
-            created=_now(),
+            created=timestamps.now(),
             run_id=run_id,
         )
         self._number(manifest)
@@ -364,10 +364,6 @@ class Store:
 
     def _manifests(self, asset: str, shard: str | None) -> Path:
         return self.root / "manifests" / asset / (shard or _WHOLE)
-
-
-def _now() -> str:
-    return timestamps.now()
 
 
 def _mend(home: Path, made: Path, files: Mapping[str, tuple[int, str]]) -> None:

@@ -15,7 +15,7 @@ import polars as pl
 
 from influcoder_lib.curation.rules import Rule, read_rules
 from influcoder_lib.errors import DataError, StoreError
-from influcoder_lib.manifests import Manifest, key_of, source_input, source_of
+from influcoder_lib.manifests import Key, Manifest, key_of, source_input, source_of
 from influcoder_lib.store import Store
 from influcoder_lib.tables import scan_table
 
@@ -163,6 +163,16 @@ def trace(store: Store, filtered: Manifest, sample_id: str) -> Trace:
         code_versions=_by_asset(everything, lambda each: each.recipe.code_version),
         runs=_by_asset(everything, lambda each: each.run_id),
     )
+
+
+def with_content(store: Store, key: Key, content: str | None) -> Manifest | None:
+    """The newest manifest of an artifact with this content; None where none is on record.
+
+    Raises:
+        StoreError: a manifest cannot be read.
+    """
+    found = (each for each in store.newest_first(*key) if each.fingerprint == content)
+    return next(found, None)
 
 
 def rules(store: Store, origin: Lineage) -> list[Rule]:

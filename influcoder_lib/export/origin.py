@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from influcoder_lib.audit.lineage import DECIDED, Trace, lineage, trace
+from influcoder_lib.audit.lineage import DECIDED, Trace, lineage, trace, with_content
 from influcoder_lib.curation.rules import Rule
 from influcoder_lib.errors import StoreError
 from influcoder_lib.manifests import Manifest, label
@@ -111,9 +111,8 @@ def find_origin(store: Store, filtered: Iterable[Manifest]) -> Origin:
 
 def _corpus_of(store: Store, filtered: Manifest) -> Manifest:
     content = filtered.recipe.inputs[label(("corpus", filtered.shard))]
-    for manifest in reversed(store.history("corpus", filtered.shard)):
-        if manifest.fingerprint == content:
-            return manifest
+    if corpus := with_content(store, ("corpus", filtered.shard), content):
+        return corpus
     raise StoreError(
         f"The corpus shard that {filtered.shard} was filtered from is no longer on record.",
         where=f"corpus, fingerprint {content}",

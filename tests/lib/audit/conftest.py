@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from influcoder_lib import store as store_module
+from influcoder_lib import timestamps
 from influcoder_lib.store import Store
 from tests.lib.audit.chain import Chain
 
@@ -13,7 +14,7 @@ from tests.lib.audit.chain import Chain
 def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chain:
     """Nothing is made yet."""
     made = Chain(Store(tmp_path / "data"))
-    monkeypatch.setattr(store_module, "_now", lambda: made.now)
+    monkeypatch.setattr(timestamps, "now", lambda: made.now)
     monkeypatch.setattr(store_module, "flush", lambda path: None)
     return made
 
