@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
+from influcoder_assets import environment
 from influcoder_assets.commands import audit, export, gc, refresh, status
-from influcoder_assets.commands.terminal import HomeOption, environment, errors, say
+from influcoder_assets.commands.terminal import HomeOption, errors, say
 from influcoder_assets.home import find_home, init_home
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -38,7 +39,7 @@ def ui(
     with errors():
         place = find_home(home)
     command = [sys.executable, "-m", "dagster", "dev", "-m", "influcoder_assets.definitions"]
-    variables = {**os.environ, **environment(place)}
+    variables = {**os.environ, **environment.of_home(place)}
     # Dagster ends its processes by SIGINT, which those that a script starts behind itself ignore.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     raise typer.Exit(subprocess.call([*command, "-h", host, "-p", str(port)], env=variables))

@@ -11,11 +11,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from influcoder_assets import environment
 from influcoder_assets.commands.terminal import (
     HomeOption,
     JsonOption,
     console,
-    environment,
     errors,
     progress,
     say,
@@ -95,7 +95,7 @@ def redistill(home: HomeOption = None) -> None:
     """Draw the distillation set again and train a challenger; it is used only if it is better."""
     with errors():
         place = find_home(home)
-        os.environ.update(environment(place))
+        os.environ.update(environment.of_home(place))
         from influcoder_assets import preflight
         from influcoder_assets.commands.driver import of_checks, refresh_home
         from influcoder_assets.refresh import redistill_job
@@ -202,7 +202,7 @@ def _verify(workspace: "Workspace") -> list[str]:
 
 
 def _refresh(home: Path) -> None:
-    os.environ.update(environment(home))
+    os.environ.update(environment.of_home(home))
     from influcoder_assets import preflight
     from influcoder_assets.commands.driver import expected_cost, of_checks, refresh_home, summary
     from influcoder_assets.reporting import warnings_of

@@ -1,5 +1,5 @@
-"""What all commands share: the console, the options that recur, the environment of a home, progress
-as it goes, and errors printed for people."""
+"""What all commands share: the console, the options that recur, progress as it goes, and errors
+printed for people."""
 
 import logging
 import sys
@@ -50,19 +50,6 @@ def without_controls(text: str) -> str:
         repr(each)[1:-1] if unicodedata.category(each) == "Cc" and each not in "\t\n" else each
         for each in text
     )
-
-
-def environment(home: Path) -> dict[str, str]:
-    """What the processes of a home need: no telemetry, no foreign bars, bounded memory."""
-    return {
-        "DAGSTER_HOME": str(home),
-        "TOKENIZERS_PARALLELISM": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "TQDM_DISABLE": "1",
-        # torch's CPU kernels are kept for every shape of batch that ever came; this bounds them.
-        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
-    }
 
 
 @contextmanager
