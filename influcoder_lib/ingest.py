@@ -8,6 +8,7 @@ import math
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -269,6 +270,8 @@ def _optional_name(values: Mapping[str, Any], field: str | None, limit: int) -> 
             if math.isnan(value):
                 return None
             return str(int(value) if value.is_integer() else value)
+        case Decimal() as value:
+            return f"{value.normalize():f}"
     text = _text(values, field)
     _check_text(field, text, limit)
     return text if text.strip() else None

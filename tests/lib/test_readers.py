@@ -2,6 +2,7 @@
 
 import gzip
 import tracemalloc
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from influcoder_lib import ingest as ingest_module
 from influcoder_lib import raw_rows
 from influcoder_lib.errors import StoreError
 from influcoder_lib.ingest import Columns, ingest
+from influcoder_lib.parquet_rows import read_parquet
+from influcoder_lib.raw_rows import Asked
 from tests.lib.raw_files import ingested, jsonl, refused, write_all
 
 GOOD = {"prompt": "Hi", "response": "Hello"}
@@ -213,6 +216,53 @@ def test_parquet_values_that_python_has_none_for_are_quarantined(tmp_path: Path)
     _, quarantine = ingested(tmp_path / "a.parquet")
     assert "the field is of type" in quarantine["reason"][0]
     assert "timestamp[" in quarantine["excerpt"][0]
+
+    zone = pa.array([1], pa.timestamp("us", "Nowhere/Atall"))
+    pq.write_table(pa.table({"prompt": zone, "response": ["x"]}), tmp_path / "b.parquet")
+    _, quarantine = ingested(tmp_path / "b.parquet")
+    assert "the field is of type" in quarantine["reason"][0]
+
+
+def test_messages_of_parquet_are_read_however_the_rows_are_grouped(tmp_path: Path) -> None:
+    chats = [
+        [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": f"a{n}"}]
+        for n in range(1_000)
+    ]
+    for size in (1, 100, 300, 1_000):
+        path = tmp_path / f"{size}.parquet"
+        pq.write_table(pa.table({"messages": chats}), path, row_group_size=size)
+        samples, quarantine = ingested(path, Columns(messages="messages"))
+        assert samples["response"].to_list() == [f"a{n}" for n in range(1_000)]
+        assert len(quarantine) == 0
+
+
+def test_a_column_that_packs_well_is_no_harm(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "prompt": [f"{n * 7919 % 1_000_003:x}" * 3 for n in range(600_000)],
+            "response": [str(n) for n in range(600_000)],
+            "source": pa.array(["a source of a long name"] * 600_000),
+        }
+    )
+    path = tmp_path / "a.parquet"
+    pq.write_table(table, path, compression="zstd", use_dictionary=False)
+    assert sum(1 for _ in read_parquet(path, "a", Asked(tuple(table.column_names)), 0)) == 600_000
+
+
+@pytest.mark.parametrize(
+    ("labels", "texts"),
+    [
+        (pa.array([0.1, None, 1.0, float("nan")], pa.float32()), ["0.1", None, "1", None]),
+        (pa.array([0, 1, None], pa.decimal128(10, 0)), ["0", "1", None]),
+        (pa.array([Decimal("0.50"), Decimal("100.00")]), ["0.5", "100"]),
+    ],
+)
+def test_labels_of_parquet_that_are_numbers_are_text_as_people_write_it(tmp_path, labels, texts):
+    rows = [str(n) for n in range(len(labels))]
+    table = pa.table({"prompt": rows, "response": rows, "label": labels})
+    pq.write_table(table, tmp_path / "a.parquet")
+    samples, _ = ingested(tmp_path / "a.parquet", Columns(label="label"))
+    assert samples["label"].to_list() == texts
 
 
 def test_what_is_nested_too_deep_to_be_written_has_an_excerpt() -> None:
