@@ -7,7 +7,7 @@ the same.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -187,19 +187,29 @@ def rules(store: Store, origin: Lineage) -> list[Rule]:
 def _read_for(store: Store, label: str, content: str, made: Manifest) -> Manifest | None:
     """The manifest of an input as it was when `made` was made from it."""
     history = store.history(*key_of(label))
-    same = [each for each in history if each.fingerprint == content]
-    read = [each for each in same if each.created <= made.created]
-    return next(iter(read[-1:] + same[:1]), None)
+    return _in_force([each for each in history if each.fingerprint == content], made)
+
+
+def _in_force(alike: Sequence[Manifest], made: Manifest) -> Manifest | None:
+    """The one of several versions, oldest first, that was the newest when `made` was made."""
+    read = [each for each in alike if each.created <= made.created]
+    return next(iter((*read[-1:], *alike[:1])), None)
 
 
 def _training(store: Store, champion: Manifest) -> Manifest | None:
     """The influence_encoder that the champion is; None for the untrained one.
 
-    It is no input of the champion where the champion has beaten later challengers.
+    It is no input of the champion where the champion has beaten later challengers. In a registry
+    that began anew, a version is another encoder than it was before.
     """
-    version = champion.summary["version"]
+    version, encoder = champion.summary["version"], champion.summary["encoder"]
     trained = store.history("influence_encoder") if version is not None else []
-    return next((each for each in trained if each.summary["version"] == version), None)
+    own = [
+        each
+        for each in trained
+        if (each.summary["version"], each.summary["encoder"]) == (version, encoder)
+    ]
+    return _in_force(own, champion)
 
 
 def _key(manifest: Manifest) -> tuple[str, str | None, int]:

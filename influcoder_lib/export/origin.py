@@ -130,12 +130,13 @@ def _any_row(store: Store, filtered: Manifest) -> tuple[str, str] | tuple[None, 
 
 
 def _deciders(store: Store, shards: Iterable[ShardOrigin]) -> Iterator[Decider]:
-    """One for each pair of rules and encoder; shards without samples need none."""
-    alike: dict[tuple[str, str], list[ShardOrigin]] = {}
+    """One for all shards of the same rules, queries and encoder; those without samples need none."""
+    alike: dict[tuple[str, str, str], list[ShardOrigin]] = {}
     for shard in shards:
         if shard.encoder is not None:
-            alike.setdefault((shard.decision_rule, shard.encoder), []).append(shard)
-    for (_, encoder), group in sorted(alike.items()):
+            queries = shard.filtered.recipe.inputs["behavior_queries"]
+            alike.setdefault((shard.decision_rule, queries, shard.encoder), []).append(shard)
+    for (*_, encoder), group in sorted(alike.items()):
         found = trace(store, group[0].filtered, str(group[0].sample_id))
         found = replace(found, target_model=_portable(found.target_model))
         yield Decider(found, _rules(found), _fidelity(store, encoder), len(group))

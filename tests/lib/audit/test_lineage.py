@@ -198,3 +198,14 @@ def test_a_decided_row_is_the_stored_one(ran: Chain):
         assert len(stored)
         for row in stored.iter_rows(named=True):
             assert decided_row(ran.store, ran.filtered(), row["sample_id"]) == row
+
+
+def test_a_version_of_a_registry_that_began_anew_is_not_the_one_of_before(ran: Chain, monkeypatch):
+    monkeypatch.setattr(ran, "_published", lambda asset: 0)
+    ran.challenger = ran.champion = "e2" * 16
+    ran.redistill = True
+    again = ran.run()
+    sample_id = ids_of(ran.shards["a"])[0]
+    found = trace(ran.store, ran.filtered("a"), sample_id)
+    assert (found.version, found.encoder, found.mlflow_run) == ("1", "e2" * 16, "mlflow-e2")
+    assert found.runs["influence_encoder"] == [again]

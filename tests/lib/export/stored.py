@@ -46,7 +46,7 @@ class Stored:
     def judge(self, encoder: str = FIRST, target_model: str = "models/target") -> None:
         """Queries, distillation set, a trained encoder that is in use, its comparison, a rule."""
         self.encoder, self.version = encoder, self.version + 1
-        self._publish("behavior_queries", None, {}, {"rude": 3}, {"behaviors": ["rude"]})
+        self.query(3)
         self._publish(
             "distillation_set",
             None,
@@ -67,6 +67,10 @@ class Stored:
         headline = {"headline": "It loses 1 of 2 comparisons."}
         self._publish("encoder_comparison", None, {"influence_encoder": ""}, headline)
         self.rule(self.threshold)
+
+    def query(self, count: int) -> None:
+        """So many queries; shards filtered before keep those of then."""
+        self._publish("behavior_queries", None, {}, {"rude": count}, {"behaviors": ["rude"]})
 
     def rule(self, threshold: float) -> None:
         """A rule with another threshold; shards filtered before keep the one before."""

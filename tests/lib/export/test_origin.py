@@ -34,6 +34,13 @@ def test_a_shard_keeps_the_rule_that_it_was_filtered_by(stored):
     assert by_threshold == {0.25: 2, 0.75: 1}
 
 
+def test_a_shard_keeps_the_queries_that_it_was_filtered_by(stored):
+    stored.query(9)
+    stored.shard("kept.whole", CORPUS["kept.whole"])
+    origin = origin_of(stored, "a.jsonl", "b.csv", "kept.whole")
+    assert {each.trace.queries["rude"]: each.shards for each in origin.deciders} == {3: 2, 9: 1}
+
+
 def test_a_shard_keeps_the_encoder_that_scored_it(stored):
     stored.judge(SECOND)
     stored.shard("b.csv", CORPUS["b.csv"])
