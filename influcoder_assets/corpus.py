@@ -14,7 +14,7 @@ from influcoder_lib.ingest import Columns, ingest, read_picked
 @asset_maker(
     group="corpus",
     sharded=True,
-    sources=("shard",),
+    sources=("shard", "file"),
     settings=lambda s: s.corpus.model_dump(mode="json", exclude={"path", "licences"}),
     kinds=("parquet",),
     code_version="5",

@@ -203,8 +203,9 @@ def _ask(instance: dg.DagsterInstance, home: HomeResource) -> dg.SensorResult | 
     except InflucoderError as error:
         return dg.SkipReason(str(error))
     if not steps and failed:
-        waiting = f"; {len(found.waiting)} artifacts wait for that" if found.waiting else ""
-        return dg.SkipReason(f"nothing can be made; failed: {', '.join(failed)}{waiting}")
+        waiting = f" and {len(found.waiting)} artifacts that wait for it" if found.waiting else ""
+        names = ", ".join(failed)
+        return dg.SkipReason(f"all but what failed{waiting} is up to date; failed: {names}")
     if not steps:
         return dg.SkipReason("everything is up to date")
     if _has_just_failed(instance, tags):

@@ -178,10 +178,9 @@ def look_at(workspace: "Workspace", name: str, shard: str | None) -> str:
 
 
 def of_shard(workspace: "Workspace", path: Path) -> str:
-    """Fingerprint of a shard's file and of its name, which every row of it carries; one that
-    cannot be read fails when it is made."""
+    """Fingerprint of a shard's file; one that cannot be read fails when it is made."""
     try:
-        return fingerprint.of_text(workspace.name_of(path), workspace.hashes.look(path))
+        return workspace.hashes.look(path)
     except FileNotFoundError:
         return "missing"
     except OSError as error:
@@ -255,6 +254,11 @@ def _reviewers_list(workspace: "Workspace") -> str:
     return _of_optional(workspace, workspace.settings.overrides)
 
 
+def _file(workspace: "Workspace", shards: Iterable[str]) -> dict[str, str]:
+    """Not a fingerprint but the name itself: every row of the shard carries it."""
+    return {shard: workspace.name_of(workspace.shards[shard]) for shard in shards}
+
+
 def _overrides(workspace: "Workspace", shards: Iterable[str]) -> dict[str, str]:
     return workspace.reviewed.of(shards, _reviewers_list(workspace))
 
@@ -274,6 +278,7 @@ WHOLE: Mapping[str, Callable[["Workspace"], str]] = {
     "shards": _shards,
 }
 BY_SHARD: Mapping[str, Callable[["Workspace", Iterable[str]], dict[str, str]]] = {
+    "file": _file,
     "overrides": _overrides,
 }
 DEPENDENT: Mapping[str, tuple[str, ...]] = {"corpus": ("overrides",)}

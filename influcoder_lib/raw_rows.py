@@ -140,5 +140,5 @@ def check_growth(name: str, unpacked: int, packed: int) -> None:
         raise DataError(
             f"The file grows to more than {_MOST_GROWTH} times its size when it is unpacked.",
             where=f"file {name}",
-            fix="look at what it holds; if it is meant to be so, write it anew with less compression",
+            fix="look at what it holds; if it is meant to be so, write it anew, packed less",
         )

@@ -130,7 +130,7 @@ def _any_row(store: Store, filtered: Manifest) -> tuple[str, str] | tuple[None, 
 
 
 def _deciders(store: Store, shards: Iterable[ShardOrigin]) -> Iterator[Decider]:
-    """One for all shards of the same rules, queries and encoder; those without samples need none."""
+    """One for each choice of rules, queries and encoder; shards without samples need none."""
     alike: dict[tuple[str, str, str], list[ShardOrigin]] = {}
     for shard in shards:
         if shard.encoder is not None:
