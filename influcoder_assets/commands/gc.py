@@ -13,7 +13,7 @@ from influcoder_lib.manifests import label
 
 def gc(
     days: Annotated[
-        float, typer.Option(min=0, help="Past versions younger than this are kept.")
+        float, typer.Option(min=0, max=36_500, help="Past versions younger than this are kept.")
     ] = 30,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     as_json: JsonOption = False,

@@ -67,4 +67,11 @@ def output(prompt: str, response: str) -> Sample:
     """
     if not response.strip():
         raise DataError("The output to search for is blank.", fix="give some text")
+    try:
+        f"{prompt}{response}".encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            "The output to search for is not valid UTF-8.",
+            fix="type it in a UTF-8 terminal, or put it into a file and name that with --file",
+        ) from error
     return Sample(sample_id(prompt, response), prompt, response)

@@ -28,6 +28,8 @@ _BITS = 4
 _SPHERE = 20_000
 # A million vectors have the ten nearest among these, ranked by codes, in 99 of 100 cases.
 _RANKED_AGAIN = 2_000
+# Where more are asked for, so many for each of them.
+_RANKED_AGAIN_EACH = 5
 _SPARE = 100
 _ROWS_AT_ONCE = 65_536
 
@@ -129,7 +131,7 @@ class Segments:
 
     def _candidates(self, vector: np.ndarray, top: int) -> np.ndarray:
         """Sorted rows that the codes put nearest."""
-        wanted = min(max(top, _RANKED_AGAIN), len(self))
+        wanted = min(max(_RANKED_AGAIN_EACH * top, _RANKED_AGAIN), len(self))
         if wanted == 0:
             return np.empty(0, np.int64)
         with _one_thread():

@@ -117,6 +117,7 @@ def test_search_says_when_the_end_of_a_text_is_not_read(done: Done):
     ("arguments", "problem"),
     [
         (("search", " "), "is blank"),
+        (("search", "caf\udce9"), "is not valid UTF-8"),
         (("search", "x", "--file", "rows.jsonl"), "Both a file and a text"),
         (("search", "--file", "nowhere.jsonl"), "does not exist"),
         (("search", "--file", "bad.jsonl"), "the response is blank"),

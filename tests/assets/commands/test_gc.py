@@ -9,6 +9,7 @@ from influcoder_assets.lock import lock_of
 from influcoder_assets.workspace import Workspace
 from tests.assets import tiny_home
 from tests.assets.command import run
+from tests.assets.conftest import Done
 from tests.assets.tiny_home import plan
 
 
@@ -40,6 +41,13 @@ def edited(refreshed_home: Path) -> tuple[Path, str]:
     assert tiny_home.refresh(refreshed_home).failures == []
     assert len(store.history("corpus", "a.jsonl")) == 2
     return refreshed_home, found[0]["sample_id"]
+
+
+def test_ages_beyond_a_century_are_refused(done: Done):
+    for days in ("inf", "1e9"):
+        said = run("gc", "--days", days, "--home", done.home)
+        assert said.exit_code == 2
+        assert "36500" in said.output
 
 
 def test_past_versions_go_and_everything_still_works(edited: tuple[Path, str]):
