@@ -102,14 +102,13 @@ def behavior_tiles(behavior: BehaviorReport) -> list[Tile]:
     """A behavior's key figures: what it caught and cost, its threshold, and what was asked for
     against what came out."""
     rule = behavior.rule
-    verb = "dropped" if rule.kind == "unwanted" else "kept"
     side = "above" if rule.kind == "unwanted" else "at or above"
     reached = f"{count(behavior.beyond)} of {plural(behavior.rows, 'sample')} {side} the threshold"
     spread = f"{score(behavior.lowest)} to {score(behavior.highest)}"
     return [
         *_label_tiles(behavior),
         Tile("threshold", score(rule.threshold), f"on the {rule.statistic} over the queries"),
-        Tile(f"asked to be {verb}", _asked(rule), rule_in_words(rule)),
+        _asked_tile(rule),
         Tile("reached by the rule", percent(behavior.actual_share), reached),
         Tile("scores", spread, f"calibrated on {plural(rule.calibration_rows, 'sample')}"),
     ]
@@ -254,10 +253,13 @@ def rule_in_words(rule: Rule) -> str:
     return f"{verb} {'above' if rule.kind == 'unwanted' else 'at or above'} a set threshold"
 
 
-def _asked(rule: Rule) -> str:
-    if rule.method == "threshold":
-        return NOT_APPLICABLE
-    return percent(rule.value) if rule.method == "fraction" else f"≤ {percent(rule.value)}"
+def _asked_tile(rule: Rule) -> Tile:
+    if rule.method == "false_drop_rate":
+        # A share of good samples, whatever the kind: no share of the corpus, as the others are.
+        return Tile("good samples dropped, at most", percent(rule.value), rule_in_words(rule))
+    verb = "dropped" if rule.kind == "unwanted" else "kept"
+    share_asked = percent(rule.value) if rule.method == "fraction" else NOT_APPLICABLE
+    return Tile(f"asked to be {verb}", share_asked, rule_in_words(rule))
 
 
 def written_rows(table: Table) -> list[list[WrittenCell]]:

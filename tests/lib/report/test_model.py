@@ -91,18 +91,24 @@ def test_a_source_for_every_row_takes_no_room_to_speak_of(
     assert (shown[-1].name, shown[-1].kept) == ("all others", count - MOST_GROUPS + 1)
 
 
+@pytest.mark.parametrize("kind", ["unwanted", "wanted"])
 @pytest.mark.parametrize(
-    ("method", "value", "asked"),
-    [("threshold", 0.25, "—"), ("false_drop_rate", 0.01, "≤ 1.0 %")],
+    ("method", "value", "name", "asked"),
+    [
+        ("threshold", 0.25, "asked to be {}", "—"),
+        ("false_drop_rate", 0.01, "good samples dropped, at most", "1.0 %"),
+    ],
 )
 def test_rules_that_ask_for_no_share_say_what_they_ask_for(
-    make_rule, make_decided, summarise, make_context, method, value, asked
+    make_rule, make_decided, summarise, make_context, kind, method, value, name, asked
 ):
-    rules = [make_rule(method=method, value=value, known_good_rows=99)]
+    rules = [make_rule(kind=kind, method=method, value=value, known_good_rows=99)]
     part = summarise("a.jsonl", make_decided("a.jsonl", [0.1, 0.3], rules), rules)
     report = merge([part], rules, make_context(rules))
     values = {tile.name: tile.value for tile in behavior_tiles(report.behaviors[0])}
-    assert values["asked to be dropped"] == asked
+    name = name.format("dropped" if kind == "unwanted" else "kept")
+    assert {name: asked}.items() <= values.items()
+    assert [each for each in values if each.startswith(("asked", "good"))] == [name]
 
 
 def test_tiles_name_the_key_figures(make_report):
