@@ -30,6 +30,7 @@ def render_html(report: Report) -> str:
     return template.render(
         report=report,
         wording=wording,
+        label_key=pictures.label_key,
         funnel=_embed(lambda theme: pictures.funnel(report.by_shard, theme)),
         behaviors=[
             (behavior, _histogram(behavior), _curve(behavior)) for behavior in report.behaviors

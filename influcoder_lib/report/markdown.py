@@ -134,11 +134,13 @@ def _funnel_blocks(report: Report) -> list[str]:
 
 
 def _behavior_blocks(behavior: BehaviorReport) -> list[str]:
+    key = pictures.label_key(behavior)
     return [
         f"## Behavior {escape(behavior.name)} ({behavior.rule.kind})",
         _tile_table(behavior_tiles(behavior)),
         _picture("scores by label", pictures.score_histogram(behavior)),
         _picture("dropped share by threshold", pictures.threshold_curve(behavior)),
+        *([escape(key)] if key else []),
         "The highest samples (more of them, and texts, are in the HTML report):",
         _sample_table(behavior.top[:MAX_SAMPLES]),
     ]

@@ -1,10 +1,12 @@
 """The report's pictures: small PNGs (900 x 420) of a behavior's scores and of the shards' funnel.
 
 Equal input gives equal bytes. Colors are those of Okabe and Ito (2008), told apart with any color
-vision; line styles repeat the distinction. Nothing here touches pyplot's global state.
+vision; line styles repeat the distinction. Nothing here touches pyplot's global state. A label in a
+script that the font lacks has a stand-in, which `label_key` tells.
 """
 
 import io
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 from PIL import Image
 
@@ -83,7 +86,9 @@ def score_histogram(behavior: BehaviorReport, theme: Theme = LIGHT) -> bytes:
     axes.set_ylim(_FLOOR, max(tallest, 1) * 2)
     _score_axis(axes, behavior, theme)
     axes.set_ylabel("samples a bin (log scale)")
-    names = [f"{_plain(label(group.label))} ({count(group.rows)})" for group in groups]
+    names = [
+        f"{name} ({count(group.rows)})" for name, group in zip(_names(groups), groups, strict=True)
+    ]
     _legend(axes, theme, outlines, names)
     return _png(figure)
 
@@ -101,8 +106,17 @@ def threshold_curve(behavior: BehaviorReport, theme: Theme = LIGHT) -> bytes:
     _score_axis(axes, behavior, theme)
     axes.set_xlabel(f"threshold on behavior {_plain(behavior.name)}")
     axes.set_ylabel("dropped by such a rule")
-    _legend(axes, theme, lines, [_plain(label(curve.label)) for curve in curves])
+    _legend(axes, theme, lines, _names(curves))
     return _png(figure)
+
+
+def label_key(behavior: BehaviorReport) -> str:
+    """Which labels the stand-ins in the pictures of a behavior are; empty without any."""
+    stand_ins = _stand_ins(_pooled_labels(behavior.histograms))
+    if not stand_ins:
+        return ""
+    told = "; ".join(f"{stand_in} is {name}" for name, stand_in in stand_ins.items())
+    return f"In the pictures, whose font lacks their letters: {told}."
 
 
 def funnel(rows: Sequence[FunnelRow], theme: Theme = LIGHT) -> bytes:
@@ -180,6 +194,28 @@ def _legend(
         framealpha=0.9,
         **placing,
     )
+
+
+def _names(labelled: Sequence[LabelHistogram | ThresholdCurve]) -> list[str]:
+    """The labels as the pictures write them."""
+    stand_ins = _stand_ins(labelled)
+    names = (label(each.label) for each in labelled)
+    return [_plain(stand_ins.get(name, name)) for name in names]
+
+
+def _stand_ins(labelled: Sequence[LabelHistogram | ThresholdCurve]) -> dict[str, str]:
+    """What is written for the labels that the font cannot write, by label: "label 1", "label 2" and
+    so on, but for names that other labels have."""
+    names = [label(each.label) for each in labelled]
+    numbered = (f"label {number}" for number in itertools.count(1))
+    free = (stand_in for stand_in in numbered if stand_in not in names)
+    return dict(zip((name for name in names if not _writable(name)), free, strict=False))
+
+
+def _writable(name: str) -> bool:
+    """The pictures' font has every character that is shown of the name."""
+    font = get_font(findfont(FontProperties()))
+    return set(map(ord, _plain(name))) <= font.get_charmap().keys()
 
 
 def _pooled_labels(histograms: Sequence[LabelHistogram]) -> list[LabelHistogram]:

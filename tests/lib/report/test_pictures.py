@@ -7,17 +7,33 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from influcoder_lib.report import pictures
 from influcoder_lib.report.model import FunnelRow
-from influcoder_lib.report.pictures import DARK, LIGHT, funnel, score_histogram, threshold_curve
+from influcoder_lib.report.pictures import (
+    DARK,
+    LIGHT,
+    funnel,
+    label_key,
+    score_histogram,
+    threshold_curve,
+)
 from tests.lib.report.parts import merge
 
 
 @pytest.fixture
-def draw_all(make_rule, make_decided, summarise, make_context):
-    def draw(scores, labels, shards, theme=LIGHT, threshold=0.25):
+def make_behavior(make_rule, make_decided, summarise, make_context):
+    def build(scores, labels, threshold=0.25):
         rules = [make_rule(threshold=threshold)]
         part = summarise("a", make_decided("a", scores, rules, labels), rules)
-        behavior = merge([part], rules, make_context(rules)).behaviors[0]
+        return merge([part], rules, make_context(rules)).behaviors[0]
+
+    return build
+
+
+@pytest.fixture
+def draw_all(make_behavior):
+    def draw(scores, labels, shards, theme=LIGHT, threshold=0.25):
+        behavior = make_behavior(scores, labels, threshold)
         return (
             score_histogram(behavior, theme),
             threshold_curve(behavior, theme),
@@ -35,10 +51,12 @@ def _crowd():
 
 
 NAMES = ["$x^2$", r"\$\frac{", "_hidden", "two\nlines", "<b>&", "{{7*7}}"]
+UNWRITABLE = ["有害", "无害", "हानिकारक"]
 CASES = {
     "crowded": _crowd(),
     "empty": ([], [], []),
     "one sample": ([0.3], [None], [FunnelRow("a", 0, 1, 0)]),
+    "names that the font lacks": ([0.1] * 3, UNWRITABLE, []),
     "odd names": ([0.1] * 6, NAMES, [FunnelRow(name, 1, 0, 0) for name in NAMES]),
 }
 
@@ -48,8 +66,8 @@ CASES = {
 def test_every_picture_is_a_small_png(draw_all, case, theme):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        pictures = draw_all(*CASES[case], theme)
-    for png in pictures:
+        drawn = draw_all(*CASES[case], theme)
+    for png in drawn:
         image = Image.open(io.BytesIO(png))
         image.load()
         assert (image.format, image.size) == ("PNG", (900, 420))
@@ -70,3 +88,21 @@ def test_both_appearances_have_their_own_background(draw_all):
     for theme, corner in ((LIGHT, (255, 255, 255)), (DARK, (22, 27, 34))):
         for png in draw_all(*_crowd(), theme):
             assert Image.open(io.BytesIO(png)).convert("RGB").getpixel((1, 1)) == corner
+
+
+def test_labels_that_the_font_lacks_have_stand_ins_with_a_key(make_behavior, monkeypatch):
+    legends = []
+    monkeypatch.setattr(pictures, "_legend", lambda *given: legends.append(given[3]))
+    labels = ["有害", "label 1", "无害", "é", None]
+    behavior = make_behavior([0.1] * 5, labels)
+    score_histogram(behavior)
+    threshold_curve(behavior)
+    key = "In the pictures, whose font lacks their letters: label 2 is 无害; label 3 is 有害."
+    assert label_key(behavior) == key
+    written = ["label 1", "é", "label 2", "label 3", "(none)"]
+    assert legends == [[f"{name} (1)" for name in written], ["all samples", *written]]
+
+
+def test_there_is_no_key_where_every_label_can_be_written(make_behavior):
+    assert label_key(make_behavior([0.1] * 2, ["é", None])) == ""
+    assert label_key(make_behavior([], [])) == ""

@@ -225,6 +225,15 @@ def test_both_renderers_embed_the_pictures_themselves(make_report, real_pictures
         assert encoded in markdown
 
 
+def test_both_tell_which_labels_the_pictures_cannot_write(make_report):
+    key = "In the pictures, whose font lacks their letters: label 1 is 有害 0; label 2 is 有害 1."
+    report = make_report("有害")
+    assert key in render_html(report)
+    assert key in page_of_markdown(render_markdown(report)).text
+    for text in (render_html(make_report()), render_markdown(make_report())):
+        assert "whose font lacks" not in text
+
+
 def test_samples_at_the_cut_are_ordered_around_the_threshold(make_report):
     behavior = make_report().behaviors[0]
     shown = render_html(make_report()).split("At the cut")[1].split("highest</h3>")[0]
