@@ -266,7 +266,7 @@ def decision_rule(task: Task) -> None:
         "corpus_embeddings",
     ),
     sources=("overrides",),
-    code_version="3",
+    code_version="4",
     sharded=True,
     kinds=("parquet",),
 )

@@ -106,7 +106,7 @@ def of_behavior(behavior: BehaviorReport) -> Iterator[str]:
             f"query may decide what is dropped. Give {FEW_QUERIES} or more."
         )
     for labelled in (behavior.positive, behavior.hard_negative):
-        if behavior.rows and labelled is not None and not labelled.rows_in:
+        if behavior.rows and isinstance(labelled, FunnelRow) and not labelled.rows_in:
             yield f"No sample has the label {labelled.name} that behavior {name} is measured on."
 
 

@@ -6,7 +6,8 @@ SCRIPTS, "other" last; without a letter it is "none". Japanese with more kanji t
 "Han".
 """
 
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -14,10 +15,10 @@ import polars as pl
 Json = dict[str, Any]
 
 GROUPS = ("label", "source", "length", "script")
-MOST_SOURCES = 1000
-"""A corpus may have a source for every row, of which a report shows few."""
+MOST_NAMED = 1000
+"""A corpus may have a label or a source for every row, of which a report shows few."""
 OTHERS = "\0others"
-"""No source has such a name: texts with a NUL character go to quarantine."""
+"""No label or source has such a name: texts with a NUL character go to quarantine."""
 
 _EDGES = (100, 300, 1000, 3000, 10_000)
 LENGTHS = (
@@ -48,7 +49,7 @@ SCRIPTS = {
 
 
 def count_groups(decided: pl.DataFrame) -> dict[str, list[Json]]:
-    """For each of GROUPS, [{name, kept, dropped}] by name, nulls last.
+    """For each of GROUPS, what `add_groups` makes of the rows of all names.
 
     `decided` has prompt, response, label, source and decision ("keep" or "drop").
     """
@@ -61,10 +62,10 @@ def count_groups(decided: pl.DataFrame) -> dict[str, list[Json]]:
         dropped=(pl.col("decision") == "drop").cast(pl.Int64),
     )
     counted = {
-        group: rows.group_by(name=group).agg(pl.col("kept", "dropped").sum()).to_dicts()
+        group: rows.group_by(name=group).agg(pl.col("kept", "dropped").sum(), partial=False)
         for group in GROUPS
     }
-    return {group: add_groups(group, found) for group, found in counted.items()}
+    return {group: add_groups([found.to_dicts()]) for group, found in counted.items()}
 
 
 def dominant_script(samples: pl.DataFrame) -> pl.Series:
@@ -98,19 +99,28 @@ def _bucket(characters: pl.Expr) -> pl.Expr:
     return pl.coalesce(*below, pl.lit(LENGTHS[-1]))
 
 
-def add_groups(group: str, rows: Iterable[Json]) -> list[Json]:
-    """Sum kept and dropped of one group's rows with equal names; by name, nulls last.
+def add_groups(parts: Sequence[Sequence[Json]]) -> list[Json]:
+    """Sum one group over parts: [{name, kept, dropped, partial}] by name, nulls last.
 
-    Of more than MOST_SOURCES sources, those with most rows keep a row of their own, and all others
-    are together in the one named OTHERS. The totals stay exact; a source with a row of its own may
-    then lack what of it was among the others of a part.
+    Of more than MOST_NAMED names, those with most rows keep a row of their own, and all others are
+    together in the one named OTHERS. The totals stay exact; a row is partial where some of what has
+    its name may have been among the others of a part.
     """
-    summed = add_rows(rows, keys=("name",), values=("kept", "dropped"))
-    if group != "source" or len(summed) <= MOST_SOURCES:
-        return summed
-    own = largest({row["name"]: row["kept"] + row["dropped"] for row in summed}, MOST_SOURCES)
+    summed = add_rows(itertools.chain(*parts), keys=("name",), values=("kept", "dropped"))
+    own = largest({row["name"]: row["kept"] + row["dropped"] for row in summed}, MOST_NAMED)
     together = ({**row, "name": row["name"] if row["name"] in own else OTHERS} for row in summed)
-    return add_rows(together, keys=("name",), values=("kept", "dropped"))
+    found = add_rows(together, keys=("name",), values=("kept", "dropped"))
+    partial = _partial({row["name"] for row in found} - {OTHERS}, parts)
+    return [{**row, "partial": row["name"] in partial} for row in found]
+
+
+def _partial(names: set[str | None], parts: Sequence[Sequence[Json]]) -> set[str | None]:
+    """Those of the names of which a part may have rows among its others."""
+    found: set[str | None] = set()
+    for part in parts:
+        whole = {row["name"] for row in part if not row["partial"]}
+        found |= names - whole if OTHERS in whole else set()
+    return found
 
 
 def add_rows(rows: Iterable[Json], keys: tuple[str, ...], values: tuple[str, ...]) -> list[Json]:

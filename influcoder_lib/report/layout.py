@@ -3,8 +3,8 @@
     schema            int, the layout's version
     shard             str, partition key (absent from the sum of several shards)
     rows_in, kept, dropped, quarantined    int; rows_in = kept + dropped + quarantined
-    groups            {group: [{name, kept, dropped}]}   one for each of GROUPS; name may be null,
-                             and of sources OTHERS
+    groups            {group: [{name, kept, dropped, partial}]}   one for each of GROUPS; name may
+                             be null, or OTHERS; partial: some of its rows may be among OTHERS
     drop_reasons      [{rule, behavior, rows}]           why the dropped were dropped
     quarantine        {reason: rows}
     queries           {sample_id: rows}                  of queries that are samples themselves
@@ -27,7 +27,7 @@ file, row, label, decision, reason, score, percentile, prompt, response (excerpt
 
 import numpy as np
 
-SCHEMA = 3
+SCHEMA = 4
 TOP = 20
 NEAR = 10
 BIN_EDGES = (np.arange(101) - 50) / 50

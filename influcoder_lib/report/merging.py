@@ -18,6 +18,7 @@ from influcoder_lib.report.model import (
     Report,
     Table,
     Truncation,
+    Uncounted,
 )
 from influcoder_lib.report.standing import Standing
 from influcoder_lib.report.wording import of_trained
@@ -72,7 +73,7 @@ def merge(
         rules: the decision rules in force, in the order in which to show them.
         context: everything else.
     """
-    labels = {row["name"]: _group_row(row) for row in whole["groups"]["label"]}
+    labels = {row["name"]: row for row in whole["groups"]["label"]}
     behaviors = tuple(
         _behavior(rule, whole["behaviors"][rule.behavior], context.behaviors[rule.behavior], labels)
         for rule in rules
@@ -134,17 +135,13 @@ def _behavior(
     rule: Rule,
     found: dict[str, Any],
     facts: BehaviorFacts,
-    labels: Mapping[str | None, FunnelRow],
+    labels: Mapping[str | None, dict[str, Any]],
 ) -> BehaviorReport:
-    positive, hard_negative = (
-        None if label is None else labels.get(label, FunnelRow(label, 0, 0, None))
-        for label in (facts.positive_label, facts.hard_negative_label)
-    )
     return BehaviorReport(
         rule=rule,
         queries=facts.queries,
-        positive=positive,
-        hard_negative=hard_negative,
+        positive=_labelled(facts.positive_label, labels),
+        hard_negative=_labelled(facts.hard_negative_label, labels),
         rows=found["rows"],
         lowest=found["lowest"],
         highest=found["highest"],
@@ -154,6 +151,17 @@ def _behavior(
         ),
         **{name: tuple(map(_listed, found[name])) for name in ("top", "above", "below")},
     )
+
+
+def _labelled(
+    label: str | None, labels: Mapping[str | None, dict[str, Any]]
+) -> FunnelRow | Uncounted | None:
+    """The samples with a label; None where no label is given."""
+    if label is None:
+        return None
+    nothing = {"name": label, "kept": 0, "dropped": 0, "partial": OTHERS in labels}
+    found = labels.get(label, nothing)
+    return Uncounted(label) if found["partial"] else _group_row(found)
 
 
 def _listed(sample: dict[str, Any]) -> ListedSample:

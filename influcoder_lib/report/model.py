@@ -84,6 +84,14 @@ class FunnelRow:
 
 
 @dataclass(frozen=True)
+class Uncounted:
+    """A label with an unknown number of samples: some, or all, are among those of a corpus with too
+    many labels to count each."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class DropReason:
     """How many rows one rule (or the reviewer) dropped, and for which behavior."""
 
@@ -141,8 +149,8 @@ class BehaviorReport:
 
     rule: Rule
     queries: int
-    positive: FunnelRow | None
-    hard_negative: FunnelRow | None
+    positive: FunnelRow | Uncounted | None
+    hard_negative: FunnelRow | Uncounted | None
     rows: int
     lowest: float | None
     highest: float | None

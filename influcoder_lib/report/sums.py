@@ -1,6 +1,5 @@
-"""How aggregates add up: to what one shard that holds all rows would give, up to MOST_SOURCES
-sources (`groups.add_groups`) and MOST_LABELS labels (`histograms`); the counts by label are exact
-however many there are."""
+"""How aggregates add up: to what one shard that holds all rows would give, up to MOST_NAMED
+labels and sources (`groups.add_groups`) and MOST_LABELS histograms (`histograms`)."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,8 +30,7 @@ def add_up(aggregates: Sequence[Json], rules: Sequence[Rule]) -> Json:
         "schema": SCHEMA,
         **{name: sum(part[name] for part in aggregates) for name in COUNTS},
         "groups": {
-            group: add_groups(group, (row for part in aggregates for row in part["groups"][group]))
-            for group in GROUPS
+            group: add_groups([part["groups"][group] for part in aggregates]) for group in GROUPS
         },
         "drop_reasons": add_rows(
             (row for part in aggregates for row in part["drop_reasons"]),

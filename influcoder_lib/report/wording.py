@@ -12,6 +12,7 @@ from influcoder_lib.report.model import (
     Measured,
     Report,
     Table,
+    Uncounted,
     share,
 )
 from influcoder_lib.report.standing import VERDICTS, DistillationGap, MeasuredShard, Standing
@@ -201,7 +202,10 @@ def _label_tiles(behavior: BehaviorReport) -> list[Tile]:
     )
     found = []
     for row, verb in labelled:
-        if row is not None:
+        if isinstance(row, Uncounted):
+            detail = "not known: there are too many labels to count each"
+            found.append(Tile(f"{row.name} {verb}", NOT_APPLICABLE, detail))
+        elif row is not None:
             part = row.dropped if unwanted else row.kept
             of = f"{count(part)} of {count(row.rows_in)}"
             found.append(Tile(f"{label(row.name)} {verb}", percent(share(part, row.rows_in)), of))

@@ -100,15 +100,15 @@ def test_scripts_match_a_twin_that_reads_the_letters_names(texts):
 )
 def test_length_is_that_of_the_response_in_characters(characters, bucket):
     (row,) = count_groups(table(["a long prompt " * 30], ["я" * characters]))["length"]
-    assert row == {"name": LENGTHS[bucket], "kept": 1, "dropped": 0}
+    assert row == {"name": LENGTHS[bucket], "kept": 1, "dropped": 0, "partial": False}
 
 
 def test_every_group_counts_every_sample_once():
     decided = table(["a", "b", "в"], ["x", "y" * 200, "z"], ["keep", "drop", "drop"])
     found = count_groups(decided.with_columns(label=pl.Series(["l", None, "l"])))
     assert found["label"] == [
-        {"name": "l", "kept": 1, "dropped": 1},
-        {"name": None, "kept": 0, "dropped": 1},
+        {"name": "l", "kept": 1, "dropped": 1, "partial": False},
+        {"name": None, "kept": 0, "dropped": 1, "partial": False},
     ]
     for rows in found.values():
         assert (sum(row["kept"] for row in rows), sum(row["dropped"] for row in rows)) == (1, 2)
@@ -123,23 +123,45 @@ COUNTS = st.fixed_dictionaries(
         "name": st.none() | st.sampled_from("abcdefg"),
         "kept": st.integers(0, 9),
         "dropped": st.integers(0, 9),
+        "partial": st.just(False),
     }
 )
 
 
 @given(st.lists(st.lists(COUNTS), min_size=1, max_size=5), st.integers(1, 8))
-def test_of_many_sources_the_largest_are_named_and_no_row_is_lost(parts, most):
+def test_of_many_names_the_largest_are_counted_and_no_row_is_lost(parts, most):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(groups, "MOST_SOURCES", most)
-        found = add_groups("source", [row for part in parts for row in add_groups("source", part)])
-    everything = [row for part in parts for row in part]
-    truth = {row["name"]: row for row in add_groups("label", everything)}
+        patch.setattr(groups, "MOST_NAMED", most)
+        found = add_groups([add_groups([part]) for part in parts])
+    truth = {row["name"]: row for row in add_groups(parts)}
     for count in ("kept", "dropped"):
-        assert sum(row[count] for row in found) == sum(row[count] for row in everything)
+        assert sum(row[count] for row in found) == sum(row[count] for row in truth.values())
     named = {row["name"]: row for row in found if row["name"] != OTHERS}
     assert len(named) == min(most, len(truth)) or len(found) == len(named) + 1
     for name, row in named.items():
+        assert row["partial"] or row == truth[name]
         assert row["kept"] <= truth[name]["kept"]
         assert row["dropped"] <= truth[name]["dropped"]
     if len(truth) <= most:
         assert list(truth.values()) == found
+
+
+def test_a_row_is_partial_only_where_some_of_it_may_be_among_the_others(monkeypatch):
+    monkeypatch.setattr(groups, "MOST_NAMED", 2)
+
+    def part(**rows):
+        return [{"name": n, "kept": k, "dropped": 0, "partial": False} for n, k in rows.items()]
+
+    cut = add_groups([part(a=9, b=5, c=1)])
+    assert cut == [
+        {"name": OTHERS, "kept": 1, "dropped": 0, "partial": False},
+        *part(a=9, b=5),
+    ]
+    whole = add_groups([cut, part(a=1, c=8)])
+    assert [(row["name"], row["kept"], row["partial"]) for row in whole] == [
+        (OTHERS, 6, False),
+        ("a", 10, False),
+        ("c", 8, True),
+    ]
+    again = add_groups([whole, part(c=1)])
+    assert [row["partial"] for row in again] == [False, False, True]

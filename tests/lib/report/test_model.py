@@ -77,16 +77,17 @@ def test_asked_and_actual_share_stand_side_by_side(
     assert values["reached by the rule"] == "25.0 %"
 
 
-def test_a_source_for_every_row_takes_no_room_to_speak_of(
-    make_rule, make_decided, summarise, make_context, monkeypatch
+@pytest.mark.parametrize("group", ["label", "source"])
+def test_a_label_or_source_for_every_row_takes_no_room_to_speak_of(
+    make_rule, make_decided, summarise, make_context, monkeypatch, group
 ):
-    monkeypatch.setattr(groups, "MOST_SOURCES", 2 * MOST_GROUPS)
+    monkeypatch.setattr(groups, "MOST_NAMED", 2 * MOST_GROUPS)
     rules, count = [make_rule()], 10 * MOST_GROUPS
     decided = make_decided("a.jsonl", [0.1] * count, rules)
-    decided = decided.with_columns(source=pl.Series(map(str, range(count))))
+    decided = decided.with_columns(pl.Series(group, map(str, range(count))))
     part = summarise("a.jsonl", decided, rules)
-    assert len(part["groups"]["source"]) == 2 * MOST_GROUPS + 1
-    shown = merge([part], rules, make_context(rules)).by_source
+    assert len(part["groups"][group]) == 2 * MOST_GROUPS + 1
+    shown = getattr(merge([part], rules, make_context(rules)), f"by_{group}")
     assert len(shown) == MOST_GROUPS
     assert (shown[-1].name, shown[-1].kept) == ("all others", count - MOST_GROUPS + 1)
 
@@ -218,3 +219,25 @@ def test_a_behavior_has_tiles_of_the_labels_that_it_is_given_and_no_others(
         (behavior,) = merge([part], rules, context).behaviors
         found = [(tile.name, tile.value, tile.detail) for tile in behavior_tiles(behavior)]
         assert found[:-4] == names
+
+
+def test_a_label_that_may_be_among_the_uncounted_ones_is_told_as_unknown(
+    make_rule, make_decided, summarise, make_context, monkeypatch
+):
+    monkeypatch.setattr(groups, "MOST_NAMED", 2)
+    rules = [make_rule()]
+    labels = {"a.jsonl": ["good"] * 3 + ["fine"] * 2 + ["bad"], "b.jsonl": ["good"] + ["bad"] * 9}
+    parts = [
+        summarise(shard, make_decided(shard, [0.3] * len(own), rules, own), rules)
+        for shard, own in labels.items()
+    ]
+    unknown = ("—", "not known: there are too many labels to count each")
+    for positive, hard_negative, expected in (
+        ("good", "bad", [("100 %", "4 of 4"), unknown]),
+        ("fine", "never", [unknown, unknown]),
+    ):
+        facts = {"toxic": BehaviorFacts(9, positive, hard_negative)}
+        report = merge(parts, rules, make_context(rules, behaviors=facts))
+        found = [(each.value, each.detail) for each in behavior_tiles(report.behaviors[0])]
+        assert found[:2] == expected
+        assert not any("No sample has the label" in warning for warning in report.warnings)
