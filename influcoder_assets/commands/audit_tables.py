@@ -54,7 +54,7 @@ def print_explanation(found: "Explanation", texts: bool) -> None:
                 each.behavior,
                 f"{each.score:.3f}",
                 f"{each.threshold:.3f}",
-                f"{each.rank:,} of {each.of:,}" if each.of else _NONE,
+                f"{each.rank:,} of {each.of:,}" if each.of > 1 else _NONE,
                 f"{100 * each.percentile:.1f} %",
             )
             for each in found.standings

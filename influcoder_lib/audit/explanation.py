@@ -37,9 +37,10 @@ LOST = "not known: the files of this version are missing or damaged"
 
 _OF_ROW = ("sample_id", "prompt", "response", "label", "source", "decision", "reason")
 _RANK = """
-SELECT count(*) FILTER (WHERE score > $score) + 1 AS rank, count(*) AS of FROM (
+SELECT count(*) FILTER (WHERE score > $score) + 1 AS rank, count(*) + 1 AS of FROM (
     SELECT CASE $statistic WHEN 'mean' THEN mean ELSE max END AS score FROM scores
-    WHERE shard_state = 'live' AND behavior = $behavior AND encoder = $encoder)
+    WHERE shard_state = 'live' AND behavior = $behavior AND encoder = $encoder
+    AND sample_id != $sample_id)
 """
 
 
@@ -57,8 +58,8 @@ class Responsible:
 class SampleStanding:
     """Where a sample stands for one behavior, by the statistic that the rule reads.
 
-    `rank` 1 is the highest of the `of` live samples that the same encoder scored; `percentile` is
-    the share of the calibration set at or below the score.
+    `rank` 1 is the highest of `of` samples: this one, and the other live ones that the same encoder
+    scored; `percentile` is the share of the calibration set at or below the score.
     """
 
     behavior: str
@@ -160,7 +161,8 @@ def _standing(
 ) -> SampleStanding:
     score = row[rule.score_column]
     asked = {"score": score, "statistic": rule.statistic, "behavior": rule.behavior}
-    rank = catalog.frame(_RANK, asked | {"encoder": row["encoder"]}).row(0, named=True)
+    asked |= {name: row[name] for name in ("encoder", "sample_id")}
+    rank = catalog.frame(_RANK, asked).row(0, named=True)
     return SampleStanding(
         behavior=rule.behavior,
         statistic=rule.statistic,

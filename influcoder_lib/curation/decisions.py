@@ -37,7 +37,8 @@ class Override:
 def read_overrides(path: Path) -> list[Override]:
     """The reviewer's list: a UTF-8 csv with the columns sample_id, decision, note.
 
-    The note may be empty. The same sample may be listed twice with the same decision.
+    The note may be empty. A sample may be listed twice with the same decision; its first note is
+    the one that counts.
 
     Raises:
         DataError: the file cannot be read, a column is missing or unknown, a row is malformed,
@@ -62,7 +63,10 @@ def read_overrides(path: Path) -> list[Override]:
         )
     listed = [(line, _override(row, f"file {path}, line {line}")) for line, row in rows]
     _check_contradictions(listed, f"file {path}, lines")
-    return [override for _, override in listed]
+    first: dict[str, Override] = {}
+    for _, override in listed:
+        first.setdefault(override.sample_id, override)
+    return list(first.values())
 
 
 def decide(

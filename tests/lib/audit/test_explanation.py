@@ -43,6 +43,17 @@ def test_a_decision_is_the_one_on_record(ran: Chain):
         )
 
 
+def test_a_sample_that_has_left_its_shard_stands_among_the_others_and_itself(ran: Chain):
+    rows = dict(zip(ids_of(ran.shards["a"]), ran.shards["a"], strict=True))
+    scores = {each: explain(ran.store, each).standings[0].score for each in rows}
+    lowest = min(scores, key=lambda each: scores[each])
+    ran.shards = {"a": [row for each, row in rows.items() if each != lowest]}
+    ran.store.bury("b")
+    ran.run()
+    found = explain(ran.store, lowest).standings[0]
+    assert (found.rank, found.of) == (len(rows), len(rows))
+
+
 def test_the_standing_is_score_rank_and_percentile_among_live_samples(ran: Chain):
     ran.shards["gone"] = rows_of("gone")
     ran.queries["vain"] = rows_of("vain query", 3)
@@ -189,7 +200,7 @@ def test_a_sample_of_a_shard_whose_file_is_gone_is_explained_all_the_same(ran: C
     assert [(each.shard, each.state, each.until) for each in found.places] == [
         ("b", "gone", ran.now)
     ]
-    assert found.standings[0].of == 12
+    assert found.standings[0].of == 13
     assert found.trace.shard == "b"
 
 
@@ -206,7 +217,7 @@ def test_a_row_that_was_taken_out_is_explained_as_it_was_decided_last(ran: Chain
     assert place.until == "2026-01-01T00:03:00Z"
     assert (found.decision, found.reason) == (before.decision, before.reason)
     assert found.standings[0].score == before.standings[0].score
-    assert found.standings[0].of == 23
+    assert found.standings[0].of == 24
     assert [past.decision for past in found.history] == [before.decision, None]
 
 
@@ -217,7 +228,7 @@ def test_an_old_decision_is_explained_with_the_encoder_that_made_it(ran: Chain):
     found = explain(ran.store, gone)
     expected = cosines(ids_of(ran.queries["rude"]), gone, "e1" * 16)
     assert found.standings[0].score == pytest.approx(max(expected.values()), abs=1e-6)
-    assert (found.standings[0].rank, found.standings[0].of) == (1, 0)
+    assert (found.standings[0].rank, found.standings[0].of) == (1, 1)
     assert found.neighbours == {"keep": [], "drop": []}
     assert (found.trace.encoder, found.trace.version) == ("e1" * 16, "1")
 

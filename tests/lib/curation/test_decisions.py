@@ -188,7 +188,6 @@ def test_the_reviewers_list_is_read_in_order_with_notes(tmp_path):
     assert read_overrides(path) == [
         Override(ID_A, "drop", "spam, again"),
         Override(ID_B, "keep", ""),
-        Override(ID_A, "drop", ""),
     ]
     decided = decide(table([ID_A, ID_B]), [], read_overrides(path))
     assert decided["reason"].to_list() == [
