@@ -14,7 +14,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from influcoder_lib.errors import listed
-from influcoder_lib.export.licences import hub_licence
 from influcoder_lib.export.origin import Origin
 from influcoder_lib.export.tables import Format, features
 from influcoder_lib.report import wording
@@ -28,11 +27,20 @@ _SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
 
 
 @dataclass(frozen=True)
+class Groups:
+    """The largest groups of rows, at most MAX_ROWS, and how many smaller ones there are."""
+
+    largest: Sequence[FunnelRow]
+    smaller: int
+
+
+@dataclass(frozen=True)
 class Description:
     """What is told of an exported dataset, in the card and in its manifest.
 
     `repeated` counts the kept samples that are kept of an earlier shard too. `by_source`,
-    `by_label` and `drop_reasons` count what is in the exported files; `out_of_date` is the number
+    `by_label` and `drop_reasons` count what is in the exported files; `licences` are by source, and
+    `hub_licence` are the metadata keys that state the one of the whole; `out_of_date` is the number
     of steps that the plan had then, `not_filtered` names the shards that are not there, `failed`
     the artifacts (`asset/shard`) that could not be made, of which older ones may be there.
     """
@@ -40,10 +48,11 @@ class Description:
     origin: Origin
     form: Format
     repeated: int
-    by_source: Sequence[FunnelRow]
-    by_label: Sequence[FunnelRow]
+    by_source: Groups
+    by_label: Groups
     drop_reasons: Sequence[DropReason]
     licences: Mapping[str, str]
+    hub_licence: Mapping[str, str]
     out_of_date: int
     not_filtered: Sequence[str]
     failed: Sequence[str]
@@ -58,7 +67,6 @@ def render_card(card: Description) -> str:
         origin=card.origin,
         totals=card.origin.totals,
         version=version("influcoder"),
-        max_rows=MAX_ROWS,
     )
 
 
@@ -77,7 +85,7 @@ def _metadata(card: Description) -> dict[str, Any]:
     totals = card.origin.totals
     parts = {"default": "data"} | ({"dropped": "dropped"} if totals["dropped"] else {})
     return {
-        **hub_licence([row.name for row in card.by_source], card.licences),
+        **card.hub_licence,
         "pretty_name": "Filtered dataset",
         "size_categories": [size_category(totals["kept"])],
         "tags": ["influcoder"],

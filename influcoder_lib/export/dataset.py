@@ -11,23 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from influcoder_lib import fingerprint
 from influcoder_lib.atomic import part_of
 from influcoder_lib.errors import DataError, StoreError
 from influcoder_lib.export.card import Description, render_card
+from influcoder_lib.export.licences import hub_licence
 from influcoder_lib.export.origin import FILTERED, Decider, Origin, ShardOrigin, find_origin
 from influcoder_lib.export.tables import Format, read_part, write_part
+from influcoder_lib.export.tally import Tally
 from influcoder_lib.id_table import IdTable, keys_of
 from influcoder_lib.manifests import source_input
-from influcoder_lib.report.model import DropReason, FunnelRow
 from influcoder_lib.store import Store
 
 SCHEMA = 1
 _STORED = {"data": "kept.parquet", "dropped": "dropped.parquet"}
 _OF_ONE_SAMPLE = ("sample_id", "shard", "file", "row", "raw_hash")
-_KINDS = ["source", "label", "behavior", "rule"]
 
 
 @dataclass(frozen=True)
@@ -74,10 +73,11 @@ def export_dataset(
             origin=origin,
             form=form,
             repeated=origin.totals["kept"] - distinct,
-            by_source=_funnel(tally, "source"),
-            by_label=_funnel(tally, "label"),
-            drop_reasons=_drop_reasons(tally),
+            by_source=tally.groups("source"),
+            by_label=tally.groups("label"),
+            drop_reasons=tally.drop_reasons(),
             licences=licences,
+            hub_licence=hub_licence(tally.sources(), licences),
             out_of_date=out_of_date,
             not_filtered=not_filtered,
             failed=sorted(failed),
@@ -110,45 +110,21 @@ def _origin(store: Store, shards: Sequence[str]) -> tuple[Origin, list[str]]:
 
 def _write_shards(
     store: Store, origin: Origin, staging: Path, form: Format
-) -> tuple[list[dict[str, Any]], pl.DataFrame, int]:
+) -> tuple[list[dict[str, Any]], Tally, int]:
     """Write both tables of every shard; the manifest's entries, counts of what was written, and how
     many of the kept samples are distinct."""
-    files, tallies, kept = [], [], IdTable()
+    files, tally, kept = [], Tally(), IdTable()
     for part, stored in _STORED.items():
         (staging / part).mkdir()
         for shard in origin.shards:
             rows = read_part(store.path(shard.filtered, stored), part)
-            tallies.append(_tally(rows, part))
+            tally.add(rows, part)
             if part == "data":
                 kept.setdefault(keys_of(rows["sample_id"].to_list()), np.zeros(len(rows), np.int64))
             path = staging / part / f"{shard.name}.{form}"
             if write_part(rows, path, form):
                 files.append({"path": f"{part}/{path.name}", "rows": len(rows), **_identity(path)})
-    return files, pl.concat(tallies), len(kept)
-
-
-def _tally(rows: pl.DataFrame, part: str) -> pl.DataFrame:
-    """How many rows of each kind: columns of `_KINDS`, part and rows."""
-    absent = [pl.lit(None, pl.String).alias(name) for name in _KINDS if name not in rows.columns]
-    counted = rows.with_columns(absent).group_by(_KINDS).agg(rows=pl.len().cast(pl.Int64))
-    return counted.with_columns(part=pl.lit(part))
-
-
-def _funnel(tally: pl.DataFrame, kind: str) -> list[FunnelRow]:
-    """Kept and dropped rows by one column, the largest group first."""
-    kept, dropped = (
-        pl.col("rows").filter(pl.col("part") == part).sum() for part in ("data", "dropped")
-    )
-    found = tally.group_by(kind).agg(kept=kept, dropped=dropped)
-    ordered = found.sort(-(pl.col("kept") + pl.col("dropped")), kind)
-    return [FunnelRow(name, kept, dropped, None) for name, kept, dropped in ordered.iter_rows()]
-
-
-def _drop_reasons(tally: pl.DataFrame) -> list[DropReason]:
-    dropped = tally.filter(pl.col("part") == "dropped")
-    found = dropped.group_by("rule", "behavior").agg(pl.col("rows").sum())
-    ordered = found.sort(-pl.col("rows"), "rule", "behavior")
-    return [DropReason(*row) for row in ordered.iter_rows()]
+    return files, tally, len(kept)
 
 
 def _identity(path: Path) -> dict[str, Any]:

@@ -72,6 +72,15 @@ def test_one_licence_of_all_sources_is_that_of_the_dataset(card):
     assert "CC-BY-4.0" in cells(shown.text)
 
 
+def test_the_licence_is_that_of_all_sources_not_only_of_those_that_the_table_shows(card, stored):
+    texts = [Text("a", f"b{i}", source=f"source {i:03}") for i in range(MAX_ROWS + 1)]
+    stored.shard("new.jsonl", texts)
+    licences = {text.source: "mit" for text in texts}
+    assert card(shards=["new.jsonl"], licences=licences).data.license == "mit"
+    del licences[f"source {MAX_ROWS:03}"]
+    assert card(shards=["new.jsonl"], licences=licences, name="other").data.license == "other"
+
+
 def test_different_licences_are_other_and_stand_in_the_table_of_sources(card):
     shown = card(licences={"chat": "mit"})
     assert shown.data.license == "other"
