@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 from polars import selectors
 
@@ -19,6 +18,9 @@ from influcoder_lib.metrics import spearman_rows
 from influcoder_lib.tables import scan_table
 
 LISTED = 10
+DRAWN = 1_000_000
+"""Samples whose scores are correlated, at most: those with the lowest ids, which are fingerprints
+and so tell nothing of a sample."""
 _DECIDED = ("sample_id", "file", "row", "label", "decision", "reason", "rule", "score")
 UNEXPLAINED = (
     "Neither the encoder nor rules, queries, samples or the reviewer's list: the program itself, "
@@ -62,11 +64,13 @@ class MovedSample:
 
 @dataclass(frozen=True)
 class Correlation:
-    """Spearman correlation of a behavior's scores, before with now, over so many samples."""
+    """Spearman correlation of a behavior's scores, before with now, over so many samples: all that
+    were compared, or a draw of them."""
 
     behavior: str
     spearman: float
     samples: int
+    is_draw: bool
 
 
 @dataclass(frozen=True)
@@ -97,12 +101,45 @@ class Changes:
 
 @dataclass(frozen=True)
 class _Part:
-    """What one shard contributes; `scores` holds those of before and now, (2, n), by behavior."""
+    """What one shard contributes, beside scores."""
 
     counts: Counter[str]
     dropped: pl.DataFrame
     restored: pl.DataFrame
-    scores: Mapping[str, np.ndarray]
+
+
+class _Draw:
+    """Scores before and now of the samples with the lowest ids, of those added so far."""
+
+    def __init__(self) -> None:
+        self._held: list[pl.DataFrame] = []
+        self._added = 0
+
+    @property
+    def is_all(self) -> bool:
+        """No sample that was added is left out."""
+        return self._added <= DRAWN
+
+    def add(self, scores: pl.DataFrame) -> None:
+        """Add a shard's: sample_id, and for behaviors the columns of both scores."""
+        self._held.append(_with_own_ids(scores))
+        self._added += len(scores)
+        # Twice as many are held on the way, so that few shards cost a sort.
+        if sum(map(len, self._held)) > 2 * DRAWN:
+            self._held = [_with_own_ids(self.lowest())]
+
+    def lowest(self) -> pl.DataFrame:
+        """At most DRAWN rows; a score is null where it is not stored."""
+        empty = pl.DataFrame(schema={"sample_id": pl.String})
+        found = pl.concat([empty, *self._held], how="diagonal_relaxed")
+        if found.height <= DRAWN:
+            return found
+        return found.sort("sample_id", maintain_order=True).head(DRAWN)
+
+
+def _with_own_ids(scores: pl.DataFrame) -> pl.DataFrame:
+    """The same rows; texts of a part of a table keep those of the whole in memory."""
+    return scores.with_columns(pl.concat_str("sample_id", pl.lit("")))
 
 
 def read_decisions(paths: list[Path]) -> pl.DataFrame:
@@ -120,6 +157,7 @@ def compare(before: Basis, now: Basis) -> Changes:
     """
     columns = {rule.behavior: rule.score_column for rule in now.rules or ()}
     parts: dict[str, _Part] = {}
+    draw = _Draw()
     unread = []
     for shard in before.differing(now):
         after = now.read(shard) if shard in now.shards else None
@@ -128,7 +166,8 @@ def compare(before: Basis, now: Basis) -> Changes:
         except StoreError:
             unread.append(shard)
             continue
-        parts[shard] = _compare_shard(earlier, after, columns)
+        parts[shard], scores = _compare_shard(earlier, after, columns)
+        draw.add(scores)
     total: Counter[str] = Counter()
     for part in parts.values():
         total.update(part.counts)
@@ -137,7 +176,7 @@ def compare(before: Basis, now: Basis) -> Changes:
         since=before.created,
         causes=tuple(_causes(before, now, parts)) or (UNEXPLAINED,),
         **{name: total[name] for name in names},
-        correlations=tuple(_correlations(columns, list(parts.values()))),
+        correlations=tuple(_correlations(columns, draw)),
         listed_dropped=_listed([part.dropped for part in parts.values()]),
         listed_restored=_listed([part.restored for part in parts.values()]),
         unread=tuple(unread),
@@ -146,7 +185,8 @@ def compare(before: Basis, now: Basis) -> Changes:
 
 def _compare_shard(
     earlier: pl.DataFrame | None, after: pl.DataFrame | None, columns: Mapping[str, str]
-) -> _Part:
+) -> tuple[_Part, pl.DataFrame]:
+    """What a shard contributes, and the scores of its samples that are in both."""
     before, now = _both_frames(earlier, after)
     both = now.join(before, on="sample_id", suffix="_before", maintain_order="left")
     new = now.join(before, on="sample_id", how="anti")
@@ -167,16 +207,13 @@ def _compare_shard(
         "unreviewed": both.filter(by_reviewer_before & ~by_reviewer).height,
         "reviewed_otherwise": moved.filter(by_reviewer & by_reviewer_before).height,
     }
-    return _Part(
+    part = _Part(
         Counter(counts),
         _highest(dropped.with_columns(by=pl.col("score"))),
         _highest(restored.with_columns(by=pl.col("score_before"))),
-        {
-            behavior: both.select(f"{name}_before", name).to_numpy().T
-            for behavior, name in columns.items()
-            if f"{name}_before" in both.columns
-        },
     )
+    stored = [name for name in columns.values() if f"{name}_before" in both.columns]
+    return part, both.select("sample_id", *stored, *(f"{name}_before" for name in stored))
 
 
 def _both_frames(
@@ -203,13 +240,15 @@ def _listed(parts: Sequence[pl.DataFrame]) -> tuple[MovedSample, ...]:
     return tuple(MovedSample(**row) for row in rows.iter_rows(named=True))
 
 
-def _correlations(columns: Mapping[str, str], parts: Sequence[_Part]) -> Iterator[Correlation]:
-    for behavior in columns:
-        found = [part.scores[behavior] for part in parts if behavior in part.scores]
-        scores = np.concatenate(found, axis=1) if found else np.empty((2, 0))
+def _correlations(columns: Mapping[str, str], draw: _Draw) -> Iterator[Correlation]:
+    drawn = draw.lowest()
+    for behavior, name in columns.items():
+        if name not in drawn.columns:
+            continue
+        scores = drawn.select(f"{name}_before", name).drop_nulls().to_numpy().T
         if scores.shape[1] > 1:
             (spearman,) = spearman_rows(scores[:1], scores[1:])
-            yield Correlation(behavior, float(spearman), scores.shape[1])
+            yield Correlation(behavior, float(spearman), scores.shape[1], not draw.is_all)
 
 
 def _causes(before: Basis, now: Basis, parts: Mapping[str, _Part]) -> Iterator[str]:

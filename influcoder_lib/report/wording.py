@@ -127,7 +127,8 @@ def change_tiles(changes: Changes) -> list[Tile]:
             Tile(
                 f"rank correlation, {each.behavior}",
                 f"{each.spearman:.3f}",
-                f"scores before and now, {plural(each.samples, 'sample')}",
+                f"scores before and now, {'a draw of ' if each.is_draw else ''}"
+                f"{plural(each.samples, 'sample')}",
             )
             for each in changes.correlations
         ),

@@ -145,7 +145,7 @@ def make_changes(hostile: str) -> Changes:
         compared=70,
         newly_dropped=12,
         restored=1,
-        correlations=(Correlation(hostile, 0.987, 70),),
+        correlations=(Correlation(hostile, 0.987, 70, False),),
         listed_dropped=(moved,),
         listed_restored=(moved,),
         unread=(f"lost {hostile}",),

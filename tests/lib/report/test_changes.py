@@ -1,5 +1,7 @@
 """Two reports against each other: what is counted, listed and given as the cause."""
 
+import dataclasses
+
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -7,13 +9,16 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from influcoder_lib.errors import StoreError
+from influcoder_lib.report import changes
 from influcoder_lib.report.changes import (
     LISTED,
     UNEXPLAINED,
     Basis,
+    Correlation,
     compare,
     read_decisions,
 )
+from influcoder_lib.report.wording import change_tiles
 
 SCHEMA = {
     "sample_id": pl.String,
@@ -86,12 +91,14 @@ def make_basis(make_rule):
     return build
 
 
-@given(before=whole_corpus, now=whole_corpus)
+@given(before=whole_corpus, now=whole_corpus, most=st.integers(2, 20))
 @settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_figures_match_a_twin_that_looks_at_every_sample(make_basis, before, now):
-    found = compare(make_basis(before), make_basis(now))
+def test_figures_match_a_twin_that_looks_at_every_sample(make_basis, before, now, most):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(changes, "DRAWN", most)
+        found = compare(make_basis(before), make_basis(now))
     old, new = (
         {
             (shard, sample): value
@@ -112,8 +119,11 @@ def test_figures_match_a_twin_that_looks_at_every_sample(make_basis, before, now
     assert len(found.listed_restored) == min(LISTED, len(restored))
     for listed, moved in ((found.listed_dropped, dropped), (found.listed_restored, restored)):
         assert {each.sample_id for each in listed} <= {sample for _, sample in moved}
-    pairs = [(old[k][2], new[k][2]) for k in both]
-    assert [each.samples for each in found.correlations] == ([len(both)] if len(both) > 1 else [])
+    lowest = sorted(both, key=lambda k: (k[1], k[0]))[:most]
+    pairs = [(old[k][2], new[k][2]) for k in lowest]
+    assert [(each.samples, each.is_draw) for each in found.correlations] == (
+        [(len(pairs), len(both) > most)] if len(both) > 1 else []
+    )
     if len(both) > 1 and all(len(set(column)) > 1 for column in zip(*pairs, strict=True)):
         expected = spearmanr(*zip(*pairs, strict=True)).statistic
         assert found.correlations[0].spearman == pytest.approx(expected)
@@ -250,3 +260,28 @@ def test_stored_decisions_are_read_without_texts(tmp_path):
     paths = [paths[0], tmp_path / "none.parquet"]
     frame.clear().write_parquet(paths[1])
     assert read_decisions(paths).height == 1
+
+
+def test_scores_of_no_more_than_twice_the_draw_are_held(make_basis, monkeypatch):
+    monkeypatch.setattr(changes, "DRAWN", 3)
+    held = []
+    lowest = changes._Draw.lowest
+
+    def seen(draw):
+        held.append(sum(map(len, draw._held)))
+        return lowest(draw)
+
+    monkeypatch.setattr(changes._Draw, "lowest", seen)
+    before = {str(n): {f"{m}{n}": ("keep", None, 0.1) for m in "abc"} for n in range(9)}
+    after = {str(n): {f"{m}{n}": ("keep", None, n / 10) for m in "abc"} for n in range(9)}
+    (found,) = compare(make_basis(before), make_basis(after)).correlations
+    assert max(held) <= 3 * 3
+    assert (found.samples, found.is_draw) == (3, True)
+
+
+@pytest.mark.parametrize(("is_draw", "said"), [(True, "a draw of 7 samples"), (False, "7 samples")])
+def test_a_correlation_of_a_draw_is_told_as_one(make_basis, is_draw, said):
+    found = compare(make_basis({}), make_basis({}))
+    each = Correlation("toxic", 0.5, 7, is_draw)
+    tile = change_tiles(dataclasses.replace(found, correlations=(each,)))[-1]
+    assert (tile.value, tile.detail) == ("0.500", f"scores before and now, {said}")
