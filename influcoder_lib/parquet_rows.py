@@ -13,7 +13,7 @@ from influcoder_lib.raw_rows import ROW_BYTES, Asked, BadRow, Row, check_growth
 _BUFFER = 1 << 20
 _ROWS = 256
 # A page of a column is unpacked as a whole: so many bytes of one are no harm, however small it was.
-_HELD = 1 << 28
+_HELD = 1 << 26
 
 
 def read_parquet(path: Path, name: str, asked: Asked, limit: int) -> Iterator[Row | BadRow]:
