@@ -114,8 +114,13 @@ class Kept:
     @property
     def gradients(self) -> KeptFeatures:
         """The teacher's unit gradient features."""
-        opened = functools.partial(open_teacher, self.files, self.folder / "models", TEACHER)
-        return KeptFeatures(self.folder / "gradients" / TEACHER.key(self.target), opened)
+        return self.gradients_by(TEACHER)
+
+    def gradients_by(self, settings: TeacherSettings) -> KeptFeatures:
+        """Unit gradient features of another teacher of the same target model."""
+        opened = functools.partial(open_teacher, self.files, self.folder / "models", settings)
+        folder = self.folder / "gradients" / settings.key(self.target)
+        return KeptFeatures(folder, opened, settings.sketch_dimensions)
 
     def stages(self, candidates: Sequence[Sample]) -> list[less.Stage]:
         """LESS's stages, warmed up on a draw of the candidates."""

@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 
 from bench import measure, toxicity
+from bench.folder import write_features, write_influence, write_samples
 from bench.kept import Kept
 from influcoder_lib import models
 from influcoder_lib.evaluation.baselines import gradient
@@ -61,22 +62,12 @@ def write(
 ) -> None:
     """Write the samples, their features (n, D), and the influence between them, raw and centred by
     the mean of the candidates that are trained on."""
-    folder.mkdir(parents=True, exist_ok=True)
     splits = [_splits(side) for side in (queries, candidates)]
-    for name, side, split, response in (
-        ("queries", queries, splits[0], "target"),
-        ("candidates", candidates, splits[1], "response"),
-    ):
-        rows = [(each.sample_id, each.prompt, each.response) for each in side]
-        frame = pl.DataFrame(rows, ["id", "prompt", response], orient="row")
-        frame.with_columns(split=pl.Series(split)).write_parquet(folder / f"{name}.parquet")
-    np.save(folder / "query_features.npy", asked)
-    np.save(folder / "candidate_features.npy", offered)
+    write_samples(folder, queries, candidates, splits)
+    write_features(folder, asked, offered)
     mean = rankings.centring_mean(offered[np.array(splits[1]) == "train"])
-    raw = asked.astype(np.float32) @ offered.astype(np.float32).T
-    np.save(folder / "influence.npy", raw)
-    centred = rankings.centre(asked, mean) @ rankings.centre(offered, mean).T
-    np.save(folder / "influence_centred.npy", centred)
+    centred = rankings.influence(*(rankings.centre(each, mean) for each in (asked, offered)))
+    write_influence(folder, rankings.influence(asked, offered), centred)
 
 
 def _splits(side: list[Sample]) -> list[str]:

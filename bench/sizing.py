@@ -119,7 +119,7 @@ def _costs(rates: Rates, size: int) -> Iterator[Figure]:
         ("2 cores, static student", rates["static_texts"], 1, hour),
         (f"Ray, {machines:.0f} machines, kernel", rates["kernel_texts"], machines, hour * machines),
         (f"Ray, {machines:.0f} machines, static", rates["static_texts"], machines, hour * machines),
-        ("one GPU, kernel (not measured)", rates["gpu_texts"], 1, rates["gpu_hour"]),
+        ("one GPU, kernel", rates["gpu_texts"], 1, rates["gpu_hour"]),
     ):
         embedding = size / texts / share
         total = rates.gradient_seconds(size) + embedding + filtering / share
