@@ -39,7 +39,12 @@ def below(root: Path) -> Iterator[Path]:
 
 def parts(root: Path) -> Iterator[Path]:
     """All files and folders below a folder that are being written, or were."""
-    return (path for path in below(root) if path.match(".*.part"))
+    return filter(is_part, below(root))
+
+
+def is_part(path: Path) -> bool:
+    """Whether a file or folder is being written, or was, by its name."""
+    return path.match(".*.part")
 
 
 def orphans(root: Path) -> list[Path]:

@@ -89,8 +89,8 @@ def find_garbage(store: Store, days: float, encoders: Collection[str | None]) ->
 
     half_written = stamps_of(path for part in parts(store.root) for path in (part, *below(part)))
     here = needless(stamps_below(store.root / "artifacts"))
-    here |= {path: stamp.bytes for path, stamp in half_written.items() if _is_old(stamp)}
-    there = needless(store.remote.stamps("artifacts"))
+    here |= _old(half_written)
+    there = needless(store.remote.stamps("artifacts")) | _old(store.remote.parts())
     removed = {_artifact_of(store.root, path) for path in here.keys() | there.keys()}
     return Garbage(here, there, tuple(made for made in past if store.place(made) in removed))
 
@@ -119,6 +119,10 @@ def remove(store: Store, garbage: Garbage) -> Garbage:
             folder.rmdir()
             folder = folder.parent
     return garbage
+
+
+def _old(stamps: dict[Path, Stamp]) -> dict[Path, int]:
+    return {path: stamp.bytes for path, stamp in stamps.items() if _is_old(stamp)}
 
 
 def _is_old(stamp: Stamp) -> bool:

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from influcoder_lib.atomic import below, part_of, write_atomically, write_new
+from influcoder_lib.atomic import below, is_part, part_of, write_atomically, write_new
 from influcoder_lib.errors import StoreError
 from influcoder_lib.remote import ALONE, Remote, Stamp, size_of
 
@@ -125,15 +125,21 @@ class Location:
 
     def stamps(self, name: str) -> dict[Path, Stamp]:
         """See `Remote`."""
+        found = self._found(f"{self._base}/{name}")
+        return {path: stamp for path, stamp in found.items() if path.name[:1] != "."}
+
+    def parts(self) -> dict[Path, Stamp]:
+        """See `Remote`."""
+        if self._writes_whole:
+            return {}
+        return {path: stamp for path, stamp in self._found(self._base).items() if is_part(path)}
+
+    def _found(self, folder: str) -> dict[Path, Stamp]:
         with self._reached():
             self._system.invalidate_cache()
-            found = self._system.find(f"{self._base}/{name}", detail=True)
+            found = self._system.find(folder, detail=True)
         start = len(self._base) + 1
-        stamps = {
-            self.root / there[start:]: _stamp(info)
-            for there, info in found.items()
-            if not there.rpartition("/")[2].startswith(".")
-        }
+        stamps = {self.root / there[start:]: _stamp(info) for there, info in found.items()}
         for path in stamps:
             self._name(path)
         return stamps

@@ -45,6 +45,9 @@ class Remote(Hashable, Protocol):
     def stamps(self, name: str) -> dict[Path, Stamp]:
         """Every file there, below a folder of the location, by its local path."""
 
+    def parts(self) -> dict[Path, Stamp]:
+        """Every file there that somebody is writing, or began to and did not finish."""
+
 
 class Alone:
     """No other place: the data folder is all there is."""
@@ -64,6 +67,10 @@ class Alone:
     def remove(self, paths: Iterable[Path]) -> None: ...
 
     def stamps(self, name: str) -> dict[Path, Stamp]:
+        """No file is there."""
+        return {}
+
+    def parts(self) -> dict[Path, Stamp]:
         """No file is there."""
         return {}
 

@@ -157,6 +157,23 @@ def test_what_a_killed_process_left_of_a_file_goes_from_an_artifact_that_stays(s
     assert store.path(made, "deep/rows.txt").read_text() == "now"
 
 
+@pytest.mark.parametrize("stores", ["shared"], indirect=True)
+def test_what_a_killed_sender_left_at_a_mounted_location_goes_a_day_later(stores, tmp_path):
+    store = stores("one")
+    made = publish(store, "now")
+    there = tmp_path / "location" / store.place(made).relative_to(store.root)
+    left, young = (there / f"deep/.rows.txt.{n:08x}-1-00000000.part" for n in (1, 2))
+    manifest = tmp_path / "location/manifests/.000002.json.00000001-1-00000000.part"
+    for path in (left, young, manifest):
+        path.write_text("half")
+    before = time.time() - 25 * 3600
+    for path in (left, manifest, there / "deep/rows.txt"):
+        os.utime(path, (before, before))
+    assert sum(tidy(store).there.values()) == 8
+    assert {path.name for path in tmp_path.rglob(".*.part")} == {young.name}
+    assert (there / "deep/rows.txt").read_text() == "now"
+
+
 def test_files_of_no_manifest_go_a_day_later(stores, tmp_path):
     store = stores("one")
     publish(store, "now")
