@@ -66,21 +66,20 @@ def refresh_home(home: Path, job: dg.JobDefinition = refresh_job) -> Ran:
 
 
 def of_checks(evaluations: Sequence[dg.AssetCheckEvaluation]) -> list[str]:
-    """The checks that did not pass when they were looked at last, a line each: where, and what the
-    first of them says."""
+    """The checks that failed when they were looked at last, a line each: where, and what the first
+    of them says. What a check merely warns of, the report or the headline tells."""
     latest = {(each.check_name, each.partition): each for each in evaluations}
-    alike: dict[str, list[dg.AssetCheckEvaluation]] = {}
+    failed: dict[str, list[dg.AssetCheckEvaluation]] = {}
     for each in latest.values():
-        if not each.passed:
-            alike.setdefault(each.check_name, []).append(each)
-    return [_of_check(name, evaluations) for name, evaluations in alike.items()]
+        if not each.passed and each.severity == dg.AssetCheckSeverity.ERROR:
+            failed.setdefault(each.check_name, []).append(each)
+    return [_of_check(name, evaluations) for name, evaluations in failed.items()]
 
 
-def _of_check(name: str, unpassed: Sequence[dg.AssetCheckEvaluation]) -> str:
-    failed = any(each.severity == dg.AssetCheckSeverity.ERROR for each in unpassed)
-    places = [label((each.asset_key.to_user_string(), each.partition)) for each in unpassed]
-    said = " ".join(str(unpassed[0].description).split())
-    return f"check {name} {'failed' if failed else 'warns'}, {listed(places, _NAMED)}: {said}"
+def _of_check(name: str, failed: Sequence[dg.AssetCheckEvaluation]) -> str:
+    places = [label((each.asset_key.to_user_string(), each.partition)) for each in failed]
+    said = " ".join(str(failed[0].description).split())
+    return f"check {name} failed, {listed(places, _NAMED)}: {said}"
 
 
 def _first_cause(event: dg.DagsterEvent) -> str:
