@@ -63,7 +63,7 @@ def _settings(settings: Settings) -> dict[str, Any]:
     ),
     sources=("reviewers_list", "shards"),
     settings=_settings,
-    code_version="6",
+    code_version="7",
     kinds=("html", "markdown"),
 )
 def curation_report(task: Task) -> None:

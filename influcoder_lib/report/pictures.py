@@ -5,6 +5,7 @@ vision; line styles repeat the distinction. Nothing here touches pyplot's global
 script that the font lacks has a stand-in, which `label_key` tells.
 """
 
+import functools
 import io
 import itertools
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogFormatter, PercentFormatter
 from PIL import Image
 
 from influcoder_lib.report.groups import OTHERS
@@ -32,6 +33,10 @@ from influcoder_lib.report.wording import count, label, percent
 MAX_SHARDS = 14
 MAX_LABELS = 6
 _FLOOR = 0.7
+# Both pictures of a behavior have the same, so that their scores line up one below the other.
+_MARGINS = {"left": 0.11, "right": 0.98, "bottom": 0.12, "top": 0.93}
+# Markdown shows pictures that the HTML file has too.
+_drawn_once = functools.lru_cache(maxsize=64)
 _STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
 
 
@@ -68,9 +73,11 @@ DARK = Theme(
 )
 
 
+@_drawn_once
 def score_histogram(behavior: BehaviorReport, theme: Theme = LIGHT) -> bytes:
     """PNG: how many samples of each label have which score, with the threshold."""
     figure, axes = _canvas(theme)
+    figure.subplots_adjust(**_MARGINS)
     groups = _pooled_labels(behavior.histograms)
     outlines = []
     for group, color, style in zip(groups, theme.labels, _STYLES, strict=False):
@@ -82,6 +89,7 @@ def score_histogram(behavior: BehaviorReport, theme: Theme = LIGHT) -> bytes:
         )
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.yaxis.set_minor_formatter(LogFormatter())
     tallest = max((max(group.counts) for group in groups), default=1)
     axes.set_ylim(_FLOOR, max(tallest, 1) * 2)
     _score_axis(axes, behavior, theme)
@@ -93,9 +101,11 @@ def score_histogram(behavior: BehaviorReport, theme: Theme = LIGHT) -> bytes:
     return _png(figure)
 
 
+@_drawn_once
 def threshold_curve(behavior: BehaviorReport, theme: Theme = LIGHT) -> bytes:
     """PNG: the share of samples that another threshold would drop, of all and of each label."""
     figure, axes = _canvas(theme)
+    figure.subplots_adjust(**_MARGINS)
     curves = _curves(behavior)
     colors, styles = (theme.text, *theme.labels), ("-", *_STYLES)
     lines = []
@@ -119,9 +129,12 @@ def label_key(behavior: BehaviorReport) -> str:
     return f"In the pictures, whose font lacks their letters: {told}."
 
 
-def funnel(rows: Sequence[FunnelRow], theme: Theme = LIGHT) -> bytes:
+@_drawn_once
+def funnel(rows: tuple[FunnelRow, ...], theme: Theme = LIGHT) -> bytes:
     """PNG: rows of each shard that were kept, dropped and quarantined; largest shards first."""
     figure, axes = _canvas(theme)
+    # Names of shards may be long.
+    figure.set_layout_engine("constrained")
     shown = _pooled_shards(rows)
     places = np.arange(len(shown))
     left = np.zeros(len(shown))
@@ -149,7 +162,7 @@ def funnel(rows: Sequence[FunnelRow], theme: Theme = LIGHT) -> bytes:
 
 
 def _canvas(theme: Theme) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(9, 4.2), dpi=100, facecolor=theme.background, layout="constrained")
+    figure = Figure(figsize=(9, 4.2), dpi=100, facecolor=theme.background)
     axes = figure.add_subplot()
     axes.set_facecolor(theme.background)
     axes.spines[["top", "right"]].set_visible(False)
