@@ -8,8 +8,8 @@ that of a wider sketch with another seed. Then
 
     python -m bench.scaling --train FOLDER/train --test FOLDER/test --gradients 1200 2400 4800
 
-Gradients are kept in `--runs`. The default takes two minutes on an H100 and over an hour on two
-cores, `--candidates 100` four minutes.
+Gradients are kept in `--runs`. The default takes two minutes on an H100 and hours on two cores,
+`--candidates 40` twelve minutes, most of them for the rows that are judged.
 """
 
 import argparse

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,12 +21,19 @@ needs_ray = pytest.mark.skipif(
 RAY = {"kind": "ray", "workers": 2}
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """What the first test starts of Ray serves them all, as a cluster does: its workers load all
+    libraries once."""
+    yield
+    engine.stop()
+
+
 @pytest.fixture
-def on_ray(new_home):
+def on_ray(new_home, cluster):
     """A home in which nothing was made yet, whose shards are made as tasks of Ray."""
     tiny_home.write_settings(new_home, tiny_home.settings() | {"engine": RAY})
-    yield new_home
-    engine.stop()
+    return new_home
 
 
 def fingerprints(home: Path) -> dict:
