@@ -11,6 +11,7 @@ from influcoder_lib.report import pictures
 from influcoder_lib.report.changes import Changes, MovedSample
 from influcoder_lib.report.html import data_address
 from influcoder_lib.report.model import BehaviorReport, FunnelRow, ListedSample, Report, Table
+from influcoder_lib.report.pictures import LIGHT
 from influcoder_lib.report.wording import (
     FIRST_REPORT,
     NOT_APPLICABLE,
@@ -111,7 +112,7 @@ def _moved_table(samples: Sequence[MovedSample]) -> str:
 def _funnel_blocks(report: Report) -> list[str]:
     blocks = ["## Funnel"]
     if report.by_shard:
-        blocks.append(_picture("rows by shard", pictures.funnel(report.by_shard)))
+        blocks.append(_picture("rows by shard", pictures.funnel(report.by_shard, LIGHT)))
     for name, groups in (
         ("label", report.by_label),
         ("source", report.by_source),
@@ -138,8 +139,8 @@ def _behavior_blocks(behavior: BehaviorReport) -> list[str]:
     return [
         f"## Behavior {escape(behavior.name)} ({behavior.rule.kind})",
         _tile_table(behavior_tiles(behavior)),
-        _picture("scores by label", pictures.score_histogram(behavior)),
-        _picture("dropped share by threshold", pictures.threshold_curve(behavior)),
+        _picture("scores by label", pictures.score_histogram(behavior, LIGHT)),
+        _picture("dropped share by threshold", pictures.threshold_curve(behavior, LIGHT)),
         *([escape(key)] if key else []),
         "The highest samples (more of them, and texts, are in the HTML report):",
         _sample_table(behavior.top[:MAX_SAMPLES]),

@@ -74,7 +74,7 @@ DARK = Theme(
 
 
 @_drawn_once
-def score_histogram(behavior: BehaviorReport, theme: Theme = LIGHT) -> bytes:
+def score_histogram(behavior: BehaviorReport, theme: Theme) -> bytes:
     """PNG: how many samples of each label have which score, with the threshold."""
     figure, axes = _canvas(theme)
     figure.subplots_adjust(**_MARGINS)
@@ -102,7 +102,7 @@ def score_histogram(behavior: BehaviorReport, theme: Theme = LIGHT) -> bytes:
 
 
 @_drawn_once
-def threshold_curve(behavior: BehaviorReport, theme: Theme = LIGHT) -> bytes:
+def threshold_curve(behavior: BehaviorReport, theme: Theme) -> bytes:
     """PNG: the share of samples that another threshold would drop, of all and of each label."""
     figure, axes = _canvas(theme)
     figure.subplots_adjust(**_MARGINS)
@@ -130,7 +130,7 @@ def label_key(behavior: BehaviorReport) -> str:
 
 
 @_drawn_once
-def funnel(rows: tuple[FunnelRow, ...], theme: Theme = LIGHT) -> bytes:
+def funnel(rows: tuple[FunnelRow, ...], theme: Theme) -> bytes:
     """PNG: rows of each shard that were kept, dropped and quarantined; largest shards first."""
     figure, axes = _canvas(theme)
     # Names of shards may be long.

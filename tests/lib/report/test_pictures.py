@@ -100,8 +100,8 @@ def test_labels_that_the_font_lacks_have_stand_ins_with_a_key(make_behavior, mon
     monkeypatch.setattr(pictures, "_legend", lambda *given: legends.append(given[3]))
     labels = ["有害", "label 1", "无害", "é", None]
     behavior = make_behavior([0.1] * 5, labels)
-    score_histogram(behavior)
-    threshold_curve(behavior)
+    score_histogram(behavior, LIGHT)
+    threshold_curve(behavior, LIGHT)
     key = "In the pictures, whose font lacks their letters: label 2 is 无害; label 3 is 有害."
     assert label_key(behavior) == key
     written = ["label 1", "é", "label 2", "label 3", "(none)"]
@@ -116,7 +116,7 @@ def test_there_is_no_key_where_every_label_can_be_written(make_behavior):
 def test_both_pictures_of_a_behavior_have_their_scores_in_the_same_places(make_behavior):
     scores, labels, _ = _crowd()
     behavior = make_behavior(scores, labels)
-    drawn = [score_histogram(behavior), threshold_curve(behavior)]
+    drawn = [score_histogram(behavior, LIGHT), threshold_curve(behavior, LIGHT)]
     frames = [np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) for png in drawn]
     # The spine at the left, and the line of the threshold, at a height where nothing else is drawn.
     ink = [np.flatnonzero((frame[30] != 255).any(axis=1)) for frame in frames]

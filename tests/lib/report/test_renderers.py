@@ -210,6 +210,17 @@ def test_the_best_figure_is_bold_in_both(make_report):
     assert {"0.500 ± 0.010", "0.750"} <= set(bold)
 
 
+def test_markdown_has_no_picture_drawn_that_the_html_has(make_report, real_pictures):
+    report = make_report()
+    kinds = (pictures.score_histogram, pictures.threshold_curve, pictures.funnel)
+    for draw in kinds:
+        draw.cache_clear()
+    render_html(report)
+    assert [draw.cache_info().misses for draw in kinds] == [2, 2, 2]
+    render_markdown(report)
+    assert [draw.cache_info().misses for draw in kinds] == [2, 2, 2]
+
+
 def test_rendering_is_repeatable(make_report, real_pictures):
     assert render_html(make_report()) == render_html(make_report())
     assert render_markdown(make_report()) == render_markdown(make_report())
@@ -218,7 +229,11 @@ def test_rendering_is_repeatable(make_report, real_pictures):
 def test_both_renderers_embed_the_pictures_themselves(make_report, real_pictures):
     report = make_report("$x$")
     html, markdown = render_html(report), render_markdown(report)
-    drawn = [pictures.funnel(report.by_shard), pictures.score_histogram(report.behaviors[0])]
+    light = pictures.LIGHT
+    drawn = [
+        pictures.funnel(report.by_shard, light),
+        pictures.score_histogram(report.behaviors[0], light),
+    ]
     for png in drawn:
         encoded = base64.b64encode(png).decode()
         assert encoded in html
