@@ -34,7 +34,7 @@ MAX_SHARDS = 14
 MAX_LABELS = 6
 _FLOOR = 0.7
 # Both pictures of a behavior have the same, so that their scores line up one below the other.
-_MARGINS = {"left": 0.11, "right": 0.98, "bottom": 0.12, "top": 0.93}
+_MARGINS = {"left": 0.15, "right": 0.94, "bottom": 0.12, "top": 0.93}
 # Markdown shows pictures that the HTML file has too.
 _drawn_once = functools.lru_cache(maxsize=64)
 _STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))

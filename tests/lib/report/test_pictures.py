@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -117,7 +118,28 @@ def test_both_pictures_of_a_behavior_have_their_scores_in_the_same_places(make_b
     scores, labels, _ = _crowd()
     behavior = make_behavior(scores, labels)
     drawn = [score_histogram(behavior, LIGHT), threshold_curve(behavior, LIGHT)]
-    frames = [np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) for png in drawn]
-    # The spine at the left, and the line of the threshold, at a height where nothing else is drawn.
-    ink = [np.flatnonzero((frame[30] != 255).any(axis=1)) for frame in frames]
-    assert ink[0].min() == ink[1].min()
+    # Just below the axes, where the marks of the scores are.
+    marks = [np.flatnonzero(_ink(png)[371]) for png in drawn]
+    assert len(marks[0]) > 5
+    assert np.array_equal(*marks)
+
+
+@pytest.mark.parametrize("end", [-1.0, 1.0])
+def test_nothing_is_cut_off_at_the_ends_nor_where_samples_are_many(make_behavior, end):
+    behavior = make_behavior([-1.0, 0.3, 1.0], [None] * 3, threshold=end)
+    many = tuple(
+        replace(each, counts=tuple(10**10 * count for count in each.counts))
+        for each in behavior.histograms
+    )
+    behavior = replace(behavior, histograms=many)
+    for draw in (score_histogram, threshold_curve):
+        ink = _ink(draw(behavior, LIGHT))
+        border = ink.copy()
+        border[2:-2, 2:-2] = False
+        assert ink.any()
+        assert not border.any()
+
+
+def _ink(png: bytes) -> np.ndarray:
+    """Which pixels (420, 900) of a light picture are not its background."""
+    return (np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) != 255).any(axis=2)
