@@ -65,7 +65,7 @@ def refresh_home(home: Path, job: dg.JobDefinition = refresh_job) -> Ran:
     return Ran(failures, checks)
 
 
-def of_checks(evaluations: Sequence[dg.AssetCheckEvaluation]) -> list[str]:
+def failed_checks(evaluations: Sequence[dg.AssetCheckEvaluation]) -> list[str]:
     """The checks that failed when they were looked at last, a line each: where, and what the first
     of them says. What a check merely warns of, the report or the headline tells."""
     latest = {(each.check_name, each.partition): each for each in evaluations}

@@ -97,7 +97,7 @@ def redistill(home: HomeOption = None) -> None:
         place = find_home(home)
         os.environ.update(environment.of_home(place))
         from influcoder_assets import preflight
-        from influcoder_assets.commands.driver import of_checks, refresh_home
+        from influcoder_assets.commands.driver import failed_checks, refresh_home
         from influcoder_assets.refresh import redistill_job
         from influcoder_assets.workspace import Workspace
 
@@ -118,7 +118,7 @@ def redistill(home: HomeOption = None) -> None:
             )
     elif after is not None:
         say(outcome(after, champion))
-    _print_warnings(of_checks(checks))
+    _print_warnings(failed_checks(checks))
     _end(failures)
 
 
@@ -204,7 +204,12 @@ def _verify(workspace: "Workspace") -> list[str]:
 def _refresh(home: Path) -> None:
     os.environ.update(environment.of_home(home))
     from influcoder_assets import preflight
-    from influcoder_assets.commands.driver import expected_cost, of_checks, refresh_home, summary
+    from influcoder_assets.commands.driver import (
+        expected_cost,
+        failed_checks,
+        refresh_home,
+        summary,
+    )
     from influcoder_assets.reporting import warnings_of
     from influcoder_assets.survey import Survey
     from influcoder_assets.workspace import Workspace
@@ -229,7 +234,7 @@ def _refresh(home: Path) -> None:
     peak = memory.peak() / 2**30
     for line in summary(found.workspace):
         console.print(line, soft_wrap=isinstance(line, str))
-    _print_warnings([*of_checks(checks), *warnings_of(found.workspace)])
+    _print_warnings([*failed_checks(checks), *warnings_of(found.workspace)])
     console.print(f"pipeline {time.monotonic() - began:.0f} s, peak memory {peak:.2f} GiB")
     standing = [f"{name}: {message}" for name, message in found.failures.items()]
     _end(failures or standing, len(found.waiting))
