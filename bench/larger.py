@@ -24,6 +24,7 @@ from bench.folder import write_features, write_influence, write_samples
 from bench.kept import TEACHER, Kept
 from influcoder_lib import models
 from influcoder_lib.evaluation.baselines.gradient import features_of
+from influcoder_lib.samples import Sample
 from influcoder_lib.teacher import rankings
 
 _WIDE = replace(TEACHER, sketch_dimensions=32_768, sketch_seed=1)
@@ -48,17 +49,15 @@ def main() -> None:
     asked, offered, known = (
         features_of(wide, side) for side in (*judged, trained[1][:_CENTRED_BY])
     )
-    mean = rankings.centring_mean(known)
-    centred = rankings.influence(*(rankings.centre(each, mean) for each in (asked, offered)))
-    write_samples(given.out / "test", *judged)
-    write_influence(given.out / "test", rankings.influence(asked, offered), centred)
+    write_samples(given.out / "test", *((side, ["dev"] * len(side)) for side in judged))
+    write_influence(given.out / "test", asked, offered, rankings.centring_mean(known))
     features = [features_of(kept.gradients, side) for side in trained]
-    write_samples(given.out / "train", *trained, [["train"] * len(side) for side in trained])
+    write_samples(given.out / "train", *((side, ["train"] * len(side)) for side in trained))
     write_features(given.out / "train", *features)
     measure.say(f"{len(trained[0])} queries and {len(trained[1])} candidates in {given.out}")
 
 
-def parts(given: argparse.Namespace) -> tuple[list, list]:
+def parts(given: argparse.Namespace) -> tuple[list[list[Sample]], list[list[Sample]]]:
     """Queries and candidates to be judged on, and those to train on."""
     folder = given.data / "fidelity"
     questions, rows = (

@@ -62,12 +62,11 @@ def write(
 ) -> None:
     """Write the samples, their features (n, D), and the influence between them, raw and centred by
     the mean of the candidates that are trained on."""
-    splits = [_splits(side) for side in (queries, candidates)]
-    write_samples(folder, queries, candidates, splits)
+    split = _splits(candidates)
+    write_samples(folder, (queries, _splits(queries)), (candidates, split))
     write_features(folder, asked, offered)
-    mean = rankings.centring_mean(offered[np.array(splits[1]) == "train"])
-    centred = rankings.influence(*(rankings.centre(each, mean) for each in (asked, offered)))
-    write_influence(folder, rankings.influence(asked, offered), centred)
+    mean = rankings.centring_mean(offered[np.array(split) == "train"])
+    write_influence(folder, asked, offered, mean)
 
 
 def _splits(side: list[Sample]) -> list[str]:
