@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from bench import measure
-from bench.fidelity import encoder_folder
+from bench.fidelity import WORDS, encoder_folder
 from bench.kept import Kept, KeptVectors, Spent
 from influcoder_assets.settings_models import EncoderSettings
 from influcoder_lib import fingerprint
@@ -64,6 +64,7 @@ def predictors(kept: Kept, queries: list[Sample], candidates: list[Sample]) -> P
     cuts = [_cut(side) for side in (queries, candidates)]
     mean = _mean(kept, candidates)
     base = InfluenceEncoder.load(encoder_folder(), _WINDOW)
+    words_of = {name: words(base) for name, words in WORDS.items()}
     students: dict[str, Predictor] = {}
     for kind in KINDS:
         both = [
@@ -80,9 +81,10 @@ def predictors(kept: Kept, queries: list[Sample], candidates: list[Sample]) -> P
         if kind == "centred":
             known = train.queries, train.candidates, train.influence
         say = functools.partial(lambda kind, log: measure.say(f"{kind}: {log}"), kind)
-        done = distill_kernel(base, train, validation, EncoderSettings().dimension, say)
-        for name, share in (("", 0.0), (", half resemblance", 0.5)):
-            students[f"kernel, {kind}{name}"] = _encoder(kept.vectors(done.encoder), share)
+        for words, seen in words_of.items():
+            done = distill_kernel(seen, train, validation, EncoderSettings().dimension, say)
+            for name, share in (("", 0.0), (", half resemblance", 0.5)):
+                students[f"{words}, {kind}{name}"] = _encoder(kept.vectors(done.encoder), share)
     return {
         "random": Predictor(chance.Chance(0)),
         "response length": Predictor(length.ResponseLength()),

@@ -5,7 +5,7 @@
   float32         ours in float32
   auto            ours as the pipeline uses it: bfloat16 where the machine has it
   kernel          the kernel student as the pipeline uses it
-  static          the static student: a table of token vectors, no transformer
+  static          the static student: the same on a table of token vectors, no transformer
 
   speed     texts of the toxicity pool in chunks; all do one chunk before any does the next, and
             the first is the warm-up. Agreement: Spearman with the scores of the stock encoder,
@@ -95,10 +95,9 @@ def arguments() -> argparse.Namespace:
 def students(made: Path, data: Path) -> dict[str, Path]:
     """Folders of the transformer and of the students made of it."""
     packaged = models.check_encoder(models.locate(_SETTINGS.path, Path()))
-    base = InfluenceEncoder.load(packaged, _SETTINGS.window)
-    taken = measure.seconds(lambda: static_of(base).save(made / "static"))
-    measure.say(f"static student made in {taken:.1f} s")
-    fit(base, made_up(data), _SETTINGS.dimension)[0].save(made / "kernel")
+    base, learnt = InfluenceEncoder.load(packaged, _SETTINGS.window), made_up(data)
+    for name, words in (("kernel", base), ("static", static_of(base))):
+        fit(words, learnt, _SETTINGS.dimension)[0].save(made / name)
     return dict(zip(STUDENTS, (packaged, made / "kernel", made / "static"), strict=True))
 
 

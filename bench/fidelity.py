@@ -7,8 +7,9 @@ best epoch. `--test` is one with the two parquet files, influence.npy and influe
 rows of split `dev` are judged, or all where there is no such column. Each truth has students of its
 own.
 
-Every run is kept in `--runs`, by all that shapes it, and not repeated. A kernel student has nothing
-random, so it is trained once. The default takes two hours on two cores, `--only kernel` one minute.
+Every run is kept in `--runs`, by all that shapes it, and not repeated. Kernel and static students
+have nothing random, so they are trained once. The default takes two hours on two cores, `--only
+kernel static` two minutes.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from influcoder_lib.samples import Sample
 from influcoder_lib.student.distillation import distill
 from influcoder_lib.student.encoder import InfluenceEncoder
 from influcoder_lib.student.kernel import distill_kernel
-from influcoder_lib.student.recipes import LEARNING_RATES, RECIPES, Recipe
+from influcoder_lib.student.recipes import RECIPES, Recipe
 from influcoder_lib.student.static import static_of
 from influcoder_lib.student.training import Distilled, EpochLog, TrainingSet
 from influcoder_lib.teacher import rankings
@@ -43,8 +44,11 @@ _VALIDATION = 1 / 6
 _WINDOW = 256
 
 Say = Callable[[EpochLog], None]
-Start = Callable[[InfluenceEncoder], InfluenceEncoder]
+Words = Callable[[InfluenceEncoder], InfluenceEncoder]
 Train = Callable[[InfluenceEncoder, "Data", int, Say], Distilled]
+
+# What the closed-form students see of a text's words: the encoder's transformer, or its table.
+WORDS: dict[str, Words] = {"kernel": InfluenceEncoder.copy, "static": static_of}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,16 +60,16 @@ class Student:
     seeded: bool
 
 
-def _descent(recipe: Recipe, start: Start = InfluenceEncoder.copy) -> Student:
+def _descent(recipe: Recipe) -> Student:
     def train(base: InfluenceEncoder, data: "Data", seed: int, say: Say) -> Distilled:
-        return distill(start(base), data.train, data.validation, recipe, seed, say)
+        return distill(base, data.train, data.validation, recipe, seed, say)
 
     return Student(train, dataclasses.asdict(recipe), seeded=True)
 
 
-def _kernel(dimension: int) -> Student:
+def _regression(dimension: int, words: Words) -> Student:
     def train(base: InfluenceEncoder, data: "Data", _: int, say: Say) -> Distilled:
-        return distill_kernel(base, data.train, data.validation, dimension, say)
+        return distill_kernel(words(base), data.train, data.validation, dimension, say)
 
     return Student(train, {"dimension": dimension}, seeded=False)
 
@@ -76,12 +80,11 @@ def students(epochs: int | None) -> dict[str, Student]:
         dataclasses.replace(each, epochs=epochs or each.epochs)
         for each in (RECIPES["reference"], RECIPES["lean"])
     )
-    fast = dataclasses.replace(lean, learning_rate=LEARNING_RATES["static"])
+    dimension = EncoderSettings().dimension
     return {
         "reference recipe": _descent(reference),
         "lean recipe": _descent(lean),
-        "static": _descent(fast, static_of),
-        "kernel": _kernel(EncoderSettings().dimension),
+        **{name: _regression(dimension, words) for name, words in WORDS.items()},
     }
 
 

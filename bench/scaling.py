@@ -1,9 +1,9 @@
-"""Fidelity of the product's student against the teacher gradients that it learnt from.
+"""Fidelity of the product's students against the teacher gradients that they learnt from.
 
 `--train` and `--test` are as in bench.fidelity. A share of the train split is drawn, of queries and
-candidates alike, so that there are as many gradients in all as a row says; the student is fitted to
-them and judged on held-out queries and candidates. Mean and spread are over draws, one a seed; the
-last row takes all there is, and has none.
+candidates alike, so that there are as many gradients in all as a row says; the kernel and the
+static student are fitted to them and judged on held-out queries and candidates. Mean and spread are
+over draws, one a seed; the last rows take all there is, and have none.
 
 The default takes about five minutes on two cores.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from bench import measure
-from bench.fidelity import KINDS, Data, encoder_folder, load
+from bench.fidelity import KINDS, WORDS, Data, encoder_folder, load
 from bench.measure import Figure
 from influcoder_assets.settings_models import EncoderSettings
 from influcoder_lib import metrics, models
@@ -50,12 +50,16 @@ def table(given: argparse.Namespace, kind: str) -> Iterator[Figure]:
     data = load(given.train, given.test, kind)
     whole = len(data.train.queries) + len(data.train.candidates)
     title = f"scaling, {kind} truth"
+    base = InfluenceEncoder.load(encoder_folder(), _WINDOW)
+    words_of = {name: words(base) for name, words in WORDS.items()}
     for gradients in [*(each for each in given.gradients if each < whole), whole]:
         seeds = range(given.seeds if gradients < whole else 1)
         parts = [part(data.train, gradients / whole, seed) for seed in seeds]
         measure.say(f"{title}: {gradients} gradients")
         yield from _figures(title, f"{gradients} gradients, length map", map_runs(data, parts))
-        yield from _figures(title, f"{gradients} gradients", student_runs(data, parts))
+        for name, words in words_of.items():
+            runs = student_runs(data, parts, words)
+            yield from _figures(title, f"{gradients} gradients, {name}", runs)
 
 
 def part(train: TrainingSet, share: float, seed: int) -> TrainingSet:
@@ -85,13 +89,14 @@ def map_runs(data: Data, parts: list[TrainingSet]) -> list[tuple[Fidelity, float
     return found
 
 
-def student_runs(data: Data, parts: list[TrainingSet]) -> list[tuple[Fidelity, float]]:
+def student_runs(
+    data: Data, parts: list[TrainingSet], words: InfluenceEncoder
+) -> list[tuple[Fidelity, float]]:
     """Fidelity of the student of each part, and the seconds of fitting it."""
-    base = InfluenceEncoder.load(encoder_folder(), _WINDOW)
     found = []
     for own in parts:
         begin = time.perf_counter()
-        student, _ = fit(base, own, EncoderSettings().dimension)
+        student, _ = fit(words, own, EncoderSettings().dimension)
         taken = time.perf_counter() - begin
         scores = encoder.EncoderCosine(student).scores(data.test.queries, data.test.candidates)
         found.append((data.test.fidelity(scores), taken))

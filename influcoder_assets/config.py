@@ -163,7 +163,7 @@ class BehaviorSettings(Section):
         ge=0,
         lt=1,
         description="Share that plain resemblance to the queries has in a score; influence has the"
-        " rest. Only a kernel student tells them apart.",
+        " rest. A transformer does not tell them apart.",
     )
     known_good: HomePath | None = Field(
         default=None,

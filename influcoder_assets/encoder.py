@@ -26,7 +26,7 @@ from influcoder_lib.samples import to_samples
 from influcoder_lib.student.distillation import distill
 from influcoder_lib.student.encoder import InfluenceEncoder
 from influcoder_lib.student.kernel import distill_kernel
-from influcoder_lib.student.recipes import LEARNING_RATES, RECIPES, Recipe
+from influcoder_lib.student.recipes import RECIPES, Recipe
 from influcoder_lib.student.static import static_of
 from influcoder_lib.student.training import Distilled, EpochLog, TrainingSet
 from influcoder_lib.tables import load_table
@@ -49,7 +49,7 @@ _COMPARED: dict[str, Any] = {
     sources=("base_encoder",),
     settings=lambda s: s.encoder.model_dump(mode="json", exclude={"path", "registered_model"}),
     kinds=("pytorch", "mlflow"),
-    code_version="2",
+    code_version="3",
 )
 def influence_encoder(task: Task) -> None:
     """The latest trained encoder, logged and registered: a challenger until it passes.
@@ -172,26 +172,25 @@ def _training_set(task: Task, split: str) -> TrainingSet:
 
 
 def training_seeds(settings: EncoderSettings) -> tuple[int, ...]:
-    """The seeds that an encoder is trained for: one of a kernel student, as nothing is random."""
-    return settings.seeds[:1] if settings.architecture == "kernel" else settings.seeds
+    """The seeds that an encoder is trained for: one of a regression, as nothing is random."""
+    return settings.seeds if settings.architecture == "transformer" else settings.seeds[:1]
 
 
 def _trained(
     task: Task, base: InfluenceEncoder, train: TrainingSet, validation: TrainingSet, seed: int
 ) -> Distilled:
     settings = task.settings.encoder
-    if settings.architecture == "kernel":
-        say = partial(_say_epoch, task, seed, 1)
-        return distill_kernel(base, train, validation, settings.dimension, say)
-    start = static_of(base) if settings.architecture == "static" else base
-    say = partial(_say_epoch, task, seed, settings.epochs)
-    return distill(start, train, validation, _recipe(settings), seed, say)
+    if settings.architecture == "transformer":
+        say = partial(_say_epoch, task, seed, settings.epochs)
+        return distill(base, train, validation, _recipe(settings), seed, say)
+    words = static_of(base) if settings.architecture == "static" else base
+    say = partial(_say_epoch, task, seed, 1)
+    return distill_kernel(words, train, validation, settings.dimension, say)
 
 
 def _recipe(settings: EncoderSettings) -> Recipe:
     names = {each.name for each in dataclasses.fields(Recipe)}
-    own = settings.model_dump(include=names)
-    own["learning_rate"] = settings.learning_rate or LEARNING_RATES[settings.architecture]
+    own = settings.model_dump(include=names, exclude_none=True)
     return dataclasses.replace(RECIPES[settings.recipe], **own)
 
 

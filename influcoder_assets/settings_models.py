@@ -205,21 +205,21 @@ class EncoderSettings(Section):
         " server, but no storage.location, each have a name of their own.",
         json_schema_extra={"allowed": "letters, digits, - and _"},
     )
-    architecture: Literal["kernel", "transformer", "static"] = Field(
+    architecture: Literal["kernel", "static", "transformer"] = Field(
         default="kernel",
         description="kernel: the encoder's transformer as it is, under a kernel regression of the"
         " teacher's features that knows prompt from response, their lengths and how they are set;"
-        " transformer: the encoder itself is trained; static: a table of its vectors of single"
-        " tokens is trained, which reads some 80 times as many texts a second and cannot know the"
-        " order of words.",
+        " static: the same regression on a table of the encoder's vectors of single tokens, which"
+        " reads some 40 times as many texts a second and cannot know the order of words;"
+        " transformer: the encoder itself is trained, as published.",
     )
     dimension: int = Field(
         default=96,
         ge=8,
         le=4096,
         multiple_of=8,
-        description="Numbers of a kernel student's vector, a third of them for plain resemblance;"
-        " the others have the encoder's own.",
+        description="Numbers of a kernel or static student's vector, a third of them for plain"
+        " resemblance; a transformer has the encoder's own.",
         json_schema_extra={"allowed": "a multiple of 8, at least 8, at most 4096"},
     )
     window: int = Field(
@@ -227,23 +227,21 @@ class EncoderSettings(Section):
     )
     recipe: Literal["reference", "lean"] = Field(
         default="lean",
-        description="How a transformer or static encoder is trained, with the keys below; reference"
-        " is the published recipe, lean the same without dropout and in bfloat16 where the machine"
-        " has it.",
+        description="How a transformer is trained, with the keys below; reference is the published"
+        " recipe, lean the same without dropout and in bfloat16 where the machine has it.",
     )
     seeds: tuple[Seed, ...] = Field(
         default=(0, 1, 2),
         strict=False,
         min_length=1,
-        description="One encoder is trained for each seed; the report gives mean and spread. A"
-        " kernel student has nothing random: it takes the first alone.",
+        description="One encoder is trained for each seed; the report gives mean and spread."
+        " Kernel and static students have nothing random: they take the first alone.",
         json_schema_extra={"allowed": "a list of different whole numbers, at least one"},
     )
     epochs: int = Field(default=8, ge=1, le=1000, description="Passes over the train split.")
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = Field(
         default=None,
-        description="Highest learning rate, reached after warm-up; null: 5.0e-5 for a transformer,"
-        " 1.0e-2 for a static encoder.",
+        description="Highest learning rate, reached after warm-up; null: the recipe's, 5.0e-5.",
         json_schema_extra={"allowed": "a number, more than 0, at most 1, or null"},
     )
     queries_per_step: int = Field(default=8, ge=1, le=4096, description="Queries in one step.")

@@ -43,10 +43,10 @@ class InfluenceEncoder:
     def __init__(
         self,
         model: SentenceTransformer,
-        window: int | None = None,
+        window: int,
         precision: Precision = "auto",
     ) -> None:
-        """Wrap a model; without a window it keeps its own."""
+        """Wrap a model, whose own window is set to this one."""
         self.model = model
         self.precision: Precision = precision
         self._reader = reader_of(model, window)
@@ -141,7 +141,7 @@ class InfluenceEncoder:
 
     def copy(self) -> "InfluenceEncoder":
         """An encoder with weights of its own."""
-        return InfluenceEncoder(copy.deepcopy(self.model), precision=self.precision)
+        return InfluenceEncoder(copy.deepcopy(self.model), self.window, self.precision)
 
     @property
     def window(self) -> int:

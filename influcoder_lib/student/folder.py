@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.models import Normalize, Transformer
+from sentence_transformers.models import Normalize, StaticEmbedding, Transformer
 
 from influcoder_lib import hardware
 from influcoder_lib.errors import ModelError
 from influcoder_lib.student.head import KernelHead
 
 _HEAD = f"{KernelHead.__module__}.{KernelHead.__name__}"
+_STATIC = f".{StaticEmbedding.__name__}"
 
 
 def open_model(folder: Path) -> SentenceTransformer:
@@ -27,8 +28,8 @@ def open_model(folder: Path) -> SentenceTransformer:
         path = folder.resolve(strict=True)
         listed = path / "modules.json"
         modules = json.loads(listed.read_text()) if listed.is_file() else []
-        heads = [str(each["path"]) for each in modules if each["type"] == _HEAD]
-        model = _with_head(path, heads[0]) if heads else _standard(path)
+        has_head = any(each["type"] == _HEAD for each in modules)
+        model = _with_head(path, modules) if has_head else _standard(path)
     except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
         raise ModelError(f"The encoder cannot be loaded: {error}", where=str(folder)) from error
     _refuse_cut_vectors(model, folder)
@@ -45,19 +46,35 @@ def _standard(folder: Path) -> SentenceTransformer:
     )
 
 
-def _with_head(folder: Path, head: str) -> SentenceTransformer:
+def _with_head(folder: Path, modules: list[dict[str, Any]]) -> SentenceTransformer:
     """sentence-transformers refuses modules that are not its own, so this puts them together."""
-    if Path(head).name != head:
-        raise ValueError(f"modules.json has its head at {head!r}, outside the folder")
+    words, head = (_inside(folder, str(each["path"])) for each in modules[:2])
     settings = json.loads((folder / "config_sentence_transformers.json").read_text())
-    words = Transformer.load(
-        str(folder), trust_remote_code=False, local_files_only=True, model_kwargs=_weights()
-    )
     return SentenceTransformer(
-        modules=[words, KernelHead.load(str(folder / head), local_files_only=True), Normalize()],
+        modules=[
+            _static(words) if str(modules[0]["type"]).endswith(_STATIC) else _transformer(words),
+            KernelHead.load(str(head), local_files_only=True),
+            Normalize(),
+        ],
         device=hardware.device().type,
         prompts=settings["prompts"],
         default_prompt_name=settings["default_prompt_name"],
+    )
+
+
+def _inside(folder: Path, path: str) -> Path:
+    if Path(path).name != path:
+        raise ValueError(f"modules.json has a module at {path!r}, outside the folder")
+    return folder / path
+
+
+def _static(folder: Path) -> StaticEmbedding:
+    return StaticEmbedding.load(str(folder), local_files_only=True)
+
+
+def _transformer(folder: Path) -> Transformer:
+    return Transformer.load(
+        str(folder), trust_remote_code=False, local_files_only=True, model_kwargs=_weights()
     )
 
 

@@ -1,8 +1,9 @@
 """The head of the kernel student: what it is told of a sample, and the kernel regression on it.
 
 A gradient feature comes from the response, given the prompt, so the two are pooled apart, and at
-several depths: what a token is says as much about its gradient as what it means in its place. How
-many tokens there are, and how the texts are set, is told outright, as a mean cannot know it.
+several depths if there are any: what a token is says as much about its gradient as what it means in
+its place. How many tokens there are, and how the texts are set, is told outright, as a mean cannot
+know it.
 """
 
 from typing import Any, ClassVar, Literal
@@ -23,6 +24,8 @@ PARTS = 2
 # Centres of the radial basis functions of log(1 + tokens); e^8 is 3,000 tokens.
 _CENTRES = torch.arange(0, 8.5, 0.5)
 _WIDTH = 0.5
+# What lengths and surface weigh in the kernel, each, to one of a pool of tokens.
+_TOLD = 3.0
 # Both parts of a candidate's vector, each at most of length 1, fit into one of length 1.
 _ROOT_HALF = 0.5**0.5
 
@@ -30,8 +33,9 @@ _ROOT_HALF = 0.5**0.5
 class KernelHead(Module):
     """Hidden states of some layers to one unit vector a sample; a sentence-transformers module.
 
-    `layers` are places in the list of hidden states, 0 the token embeddings, `width` is their size
-    h, `dimension` the vector's, `supports` the training queries and candidates.
+    `layers` are places in the list of hidden states, 0 the token embeddings, which are all that a
+    static encoder has; `width` is their size h, `dimension` the vector's, `supports` the training
+    queries and candidates.
 
     A vector has three parts. The first predicts the sample's gradient feature in the span of the
     queries; that of a candidate that is hard to predict is short. The second, a third of all
@@ -52,7 +56,7 @@ class KernelHead(Module):
         self.supports = supports
         lengths = PARTS * (len(_CENTRES) + 1)
         groups = [*[width] * (PARTS * len(layers)), lengths, PARTS * surface.NUMBERS]
-        weights = [*[1.0] * (PARTS * len(layers)), float(len(layers)), float(len(layers))]
+        weights = [*[1.0] * (PARTS * len(layers)), _TOLD, _TOLD]
         self.resembling = dimension // 3
         self.influencing = dimension - 1 - self.resembling
         self.query, self.candidate = (
@@ -106,16 +110,24 @@ class KernelHead(Module):
     def featurize(self, features: dict[str, Any]) -> Tensor:
         """All that the head is told of n samples, side by side: (n, D) float32.
 
-        Wants `all_layer_embeddings`, each (rows, T, h), `parts` (rows, T) int64: PARTS · i + part
-        for a token of sample i, PARTS · n for one of no part, `counts` (n, PARTS) float32, the
-        tokens of each part before truncation, and `surface` (n, PARTS · NUMBERS) float32.
+        Wants `counts` (n, PARTS) float32, the tokens of each part before truncation, `surface`
+        (n, PARTS · NUMBERS) float32, and of a transformer `all_layer_embeddings`, each
+        (rows, T, h), with `parts` (rows, T) int64: PARTS · i + part for a token of sample i,
+        PARTS · n for one of no part. Of a static encoder it wants `sentence_embedding`
+        (PARTS · n, h), the means of the parts.
         """
-        states = torch.stack([features["all_layer_embeddings"][layer] for layer in self.layers])
         counts = features["counts"]
-        pools = _means(states, features["parts"].flatten(), PARTS * len(counts))
+        pools = self._pools(features, PARTS * len(counts))
         pools = nn.functional.layer_norm(pools, pools.shape[-1:])
-        pools = pools.reshape(len(states), len(counts), -1)
+        pools = pools.reshape(len(self.layers), len(counts), -1)
         return torch.cat([*pools, _length_features(counts), features["surface"]], dim=1)
+
+    def _pools(self, features: dict[str, Any], count: int) -> Tensor:
+        """Mean of each part's tokens, (layers, count, h) float32; a part without tokens is 0."""
+        if "parts" not in features:
+            return features["sentence_embedding"].float()[None]
+        states = torch.stack([features["all_layer_embeddings"][layer] for layer in self.layers])
+        return _means(states, features["parts"].flatten(), count)
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **_: Any) -> None:
         """Write config and weights, as sentence-transformers asks a module to."""
@@ -183,8 +195,7 @@ def square_distances(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _means(states: Tensor, parts: Tensor, count: int) -> Tensor:
-    """Mean of the tokens of each part, (layers, count, h) float32, of states (layers, rows, T, h);
-    a part without tokens is 0."""
+    """Mean of each part's tokens, (layers, count, h) float32, of states (layers, rows, T, h)."""
     flat = states.flatten(1, 2).float()
     sums = flat.new_zeros(len(flat), count + 1, flat.shape[-1]).index_add(1, parts, flat)
     tokens = torch.bincount(parts, minlength=count + 1)[:count].clamp(min=1)

@@ -1,18 +1,19 @@
 """Distillation in closed form: kernel ridge regression of the teacher's features.
 
-The encoder's transformer stays as it came. What it and the surface of a text tell (`head.py`) is
-regressed on the teacher's features, queries and candidates each for themselves: no epochs, no
-learning rate, no seed, and the same student every time.
+The encoder's transformer, or its table of token vectors, stays as it came. What it and the surface
+of a text tell (`head.py`) is regressed on the teacher's features, queries and candidates each for
+themselves: no epochs, no learning rate, no seed, and the same student every time.
 """
 
 import copy
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.models import Normalize, Transformer
+from sentence_transformers.models import Normalize, StaticEmbedding, Transformer
 from torch import Tensor
 
 from influcoder_lib.budget import reordered
@@ -39,7 +40,7 @@ def distill_kernel(
     dimension: int,
     progress: Callable[[EpochLog], None] = lambda log: None,
 ) -> Distilled:
-    """A student on this encoder's transformer, fitted to `train`; or the encoder, if it is better.
+    """A student on this encoder's first module, fitted to `train`; or the encoder, if it is better.
 
     Epoch 0 of the log is the encoder as it came, epoch 1 the student, and the better of the two on
     `validation` is the result. Its vectors have `dimension` numbers; those for influence span the
@@ -48,7 +49,7 @@ def distill_kernel(
     the influences on all train samples of the other side.
 
     Raises:
-        ModelError: the encoder's first module is no transformer.
+        ModelError: the encoder's first module is neither a transformer nor static.
     """
     started = time.perf_counter()
     log = [validated(encoder, validation, 0, None, started)]
@@ -68,7 +69,7 @@ def fit(
     variance over candidates that its candidates leave unexplained, leaving one out.
 
     Raises:
-        ModelError: the encoder's first module is no transformer.
+        ModelError: the encoder's first module is neither a transformer nor static.
     """
     student = _unfitted(encoder, train, dimension)
     head = student.model[1]
@@ -123,29 +124,35 @@ def featurize(student: InfluenceEncoder, samples: Sequence[Sample], role: Role) 
 
 
 def _unfitted(encoder: InfluenceEncoder, train: TrainingSet, dimension: int) -> InfluenceEncoder:
-    transformer = encoder.model[0]
-    if not isinstance(transformer, Transformer):
-        raise ModelError(
-            "Prompt and response cannot be told apart by this encoder.",
-            where="encoder.architecture: kernel",
-            allowed="an encoder whose first module is a Transformer",
-        )
-    transformer = copy.deepcopy(transformer)
-    transformer.auto_model.config.output_hidden_states = True
-    depth = int(transformer.auto_model.config.num_hidden_layers)
+    words = copy.deepcopy(encoder.model[0])
     head = KernelHead(
-        layers=sorted({0, depth // 2, depth}),
-        width=transformer.get_embedding_dimension(),
+        layers=_layers(words),
+        width=words.get_embedding_dimension(),
         dimension=dimension,
         supports=[len(train.queries), len(train.candidates)],
     )
     model = SentenceTransformer(
-        modules=[transformer, head, Normalize()],
+        modules=[words, head, Normalize()],
         device=encoder.model.device.type,
         prompts=encoder.model.prompts,
         default_prompt_name=encoder.model.default_prompt_name,
     )
     return InfluenceEncoder(model.eval(), encoder.window, encoder.precision)
+
+
+def _layers(words: Any) -> list[int]:
+    """The hidden states that the head reads, which a transformer is set to give."""
+    if isinstance(words, StaticEmbedding):
+        return [0]
+    if not isinstance(words, Transformer):
+        raise ModelError(
+            "Prompt and response cannot be told apart by this encoder.",
+            where="encoder.architecture",
+            allowed="an encoder whose first module is a Transformer or a StaticEmbedding",
+        )
+    words.auto_model.config.output_hidden_states = True
+    depth = int(words.auto_model.config.num_hidden_layers)
+    return sorted({0, depth // 2, depth})
 
 
 def _span(features: np.ndarray, rank: int) -> np.ndarray:

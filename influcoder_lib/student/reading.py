@@ -1,7 +1,7 @@
 """How samples become a sentence-transformers model's inputs: one reader for each kind of model.
 
-Its modules say which kind a model is: a table of token vectors (static), a transformer that reads
-one text, or a transformer whose head wants prompt and response apart (parts).
+Its modules say which kind a model is: a transformer or a table of token vectors (static), and
+either reads one text, or has a head that wants prompt and response apart (parts).
 """
 
 import json
@@ -72,18 +72,18 @@ class Reader(Protocol):
         """Undo what reading left in a tokenizer and would be saved with it."""
 
 
-def reader_of(model: SentenceTransformer, window: int | None = None) -> Reader:
-    """The reader of a model; `window` sets how much it reads, None leaves that as it is.
+def reader_of(model: SentenceTransformer, window: int) -> Reader:
+    """The reader of a model, which reads at most `window` tokens of a sample.
 
     Raises:
         ModelError: the first module is neither a transformer with a tokenizer nor static.
-        SettingsError: the window is below 3 tokens, or 5 where prompt and response are read apart,
-            or beyond the encoder's positions.
+        SettingsError: the window is below 3 tokens, or 5 where a transformer reads prompt and
+            response apart, or beyond the encoder's positions.
     """
+    has_parts = any(isinstance(module, KernelHead) for module in model)
     if isinstance(model[0], StaticEmbedding):
-        return StaticReader(model, window)
+        return (StaticPartsReader if has_parts else StaticReader)(model, window)
     if isinstance(getattr(model, "tokenizer", None), PreTrainedTokenizerBase):
-        has_parts = any(isinstance(module, KernelHead) for module in model)
         return (PartsReader if has_parts else TransformerReader)(model, window)
     raise ModelError(
         "The encoder has no tokenizer that could be used.",
@@ -97,12 +97,10 @@ class TransformerReader:
     least: ClassVar[int] = 3
     """The smallest window: one token between a start and an end."""
 
-    def __init__(self, model: SentenceTransformer, window: int | None) -> None:
-        self._model = model
-        if window is not None:
-            _check_window(window, self.least, _positions(model[0]))
-            model.max_seq_length = window
-        self.window = int(model.max_seq_length)
+    def __init__(self, model: SentenceTransformer, window: int) -> None:
+        _check_window(window, self.least, _positions(model[0]))
+        self._model, self.window = model, window
+        model.max_seq_length = window
         attention.select(model[0])
 
     def read(self, samples: Sequence[Sample]) -> Reading:
@@ -150,11 +148,7 @@ class TransformerReader:
 
 
 class PartsReader(TransformerReader):
-    """Reads prompt and response as two texts in one row, and says which token is of which.
-
-    If they do not fit the window the response keeps at least half of it, and what a short prompt
-    leaves; its tail is cut, and of the prompt the head.
-    """
+    """Reads prompt and response as two texts in one row, and says which token is of which."""
 
     least: ClassVar[int] = len(_FRAME) + PARTS
 
@@ -163,27 +157,21 @@ class PartsReader(TransformerReader):
         prefix = _prefix(self._model) or ""
         prompts = self._tokens([prefix + sample.prompt for sample in samples])
         responses = self._tokens([sample.response for sample in samples])
-        kept = [self._fit(*both) for both in zip(prompts, responses, strict=True)]
+        room = self.window - len(_FRAME)
+        kept = [fitted(*both, room) for both in zip(prompts, responses, strict=True)]
         lengths = np.array([sum(map(len, parts)) + len(_FRAME) for parts in kept], dtype=np.int64)
         counts = np.array([[len(p), len(r)] for p, r in zip(prompts, responses, strict=True)])
-        truncated = counts.reshape(-1, PARTS).sum(axis=1) + len(_FRAME) > lengths
 
         def batch(rows: np.ndarray) -> Batch:
-            inputs = self._inputs([kept[row] for row in rows])
-            inputs["counts"] = torch.from_numpy(counts[rows].astype(np.float32))
-            inputs["surface"] = torch.from_numpy(sample_surfaces([samples[row] for row in rows]))
-            return Batch(rows, truncated[rows], inputs)
+            told = _told([samples[row] for row in rows], counts[rows])
+            inputs = self._inputs([kept[row] for row in rows]) | told
+            return Batch(rows, counts[rows].sum(axis=1) > room, inputs)
 
         return Reading(lengths, batch)
 
     def facts(self) -> dict[str, Any]:
         """The tokenizer, the transformer's config, the prefix and how the parts are laid out."""
         return {**super().facts(), "text": list(_FRAME)}
-
-    def _fit(self, prompt: list[int], response: list[int]) -> tuple[list[int], list[int]]:
-        room = self.window - len(_FRAME)
-        response = response[: max(room - len(prompt), room // 2)]
-        return prompt[max(0, len(prompt) - (room - len(response))) :], response
 
     def _inputs(self, samples: Sequence[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]:
         """The transformer's inputs and `parts` of `KernelHead.featurize`, int64: rows of start,
@@ -235,27 +223,21 @@ class StaticReader:
     read as the vocabulary's first one, so that every sample has a direction.
     """
 
-    def __init__(self, model: SentenceTransformer, window: int | None) -> None:
-        self._model = model
+    def __init__(self, model: SentenceTransformer, window: int) -> None:
+        _check_window(window, TransformerReader.least, None)
+        self._model, self.window = model, window
         self._tokenizer: Tokenizer = model[0].tokenizer
-        if window is not None:
-            _check_window(window, TransformerReader.least, None)
-            self._tokenizer.enable_truncation(window)
-        self.window = int(self._tokenizer.truncation["max_length"])
+        self._tokenizer.enable_truncation(window)
 
     def read(self, samples: Sequence[Sample]) -> Reading:
         """Each sample as one text. A token takes no memory to speak of, so they count alike."""
+        prefix = _prefix(self._model) or ""
         texts = [text_of(sample) for sample in samples]
 
         def batch(rows: np.ndarray) -> Batch:
-            encodings = self._encodings([texts[row] for row in rows])
-            tokens = [each.ids or [0] for each in encodings]
-            ends = np.cumsum([len(each) for each in tokens])
-            flat = np.fromiter(chain.from_iterable(tokens), np.int64, ends[-1])
-            offsets = np.concatenate([[0], ends[:-1]])
-            inputs = {"input_ids": torch.from_numpy(flat), "offsets": torch.from_numpy(offsets)}
+            encodings = _encodings(self._model, [prefix + texts[row] for row in rows])
             truncated = np.array([bool(each.overflowing) for each in encodings])
-            return Batch(rows, truncated, inputs)
+            return Batch(rows, truncated, _bags([each.ids or [0] for each in encodings]))
 
         return Reading(np.full(len(texts), _STATIC_TOKENS), batch)
 
@@ -270,11 +252,71 @@ class StaticReader:
     def reset(self) -> None:
         """Nothing is left in the tokenizer that a plain load does not need."""
 
-    def _encodings(self, texts: Sequence[str]) -> list[Any]:
+
+class StaticPartsReader:
+    """Reads prompt and response as two texts, no special tokens among them; a part without any
+    token is empty."""
+
+    def __init__(self, model: SentenceTransformer, window: int) -> None:
+        _check_window(window, TransformerReader.least, None)
+        self._model, self.window = model, window
+        # Tokens beyond the window are counted, so that the tokenizer cuts nothing.
+        model[0].tokenizer.no_truncation()
+
+    def read(self, samples: Sequence[Sample]) -> Reading:
+        """Each sample as two texts. Tokens count alike, as for `StaticReader`."""
         prefix = _prefix(self._model) or ""
-        return self._tokenizer.encode_batch_fast(
-            [prefix + text for text in texts], add_special_tokens=False
-        )
+
+        def batch(rows: np.ndarray) -> Batch:
+            own = [samples[row] for row in rows]
+            prompts = _encodings(self._model, [prefix + each.prompt for each in own])
+            responses = _encodings(self._model, [each.response for each in own])
+            both = [(p.ids, r.ids) for p, r in zip(prompts, responses, strict=True)]
+            counts = np.array([[len(prompt), len(response)] for prompt, response in both])
+            kept = [fitted(*each, self.window) for each in both]
+            inputs = _bags(list(chain.from_iterable(kept))) | _told(own, counts)
+            return Batch(rows, counts.sum(axis=1) > self.window, inputs)
+
+        return Reading(np.full(len(samples), _STATIC_TOKENS), batch)
+
+    def facts(self) -> dict[str, Any]:
+        """The tokenizer, the prefix and that the parts are apart."""
+        return {
+            "text": ["prompt", "response"],
+            "tokenizer": _backend_facts(self._model[0].tokenizer),
+            "prefix": _prefix(self._model),
+        }
+
+    def reset(self) -> None:
+        """Nothing is left in the tokenizer."""
+
+
+def fitted(prompt: list[int], response: list[int], room: int) -> tuple[list[int], list[int]]:
+    """Prompt and response in `room` tokens. If they do not fit, the response keeps at least half
+    of it, and what a short prompt leaves; its tail is cut, and of the prompt the head."""
+    response = response[: max(room - len(prompt), room // 2)]
+    return prompt[max(0, len(prompt) - (room - len(response))) :], response
+
+
+def _told(samples: Sequence[Sample], counts: np.ndarray) -> dict[str, torch.Tensor]:
+    """What a `KernelHead` is told of samples beside their tokens, `counts` (n, PARTS) of them."""
+    return {
+        "counts": torch.from_numpy(counts.astype(np.float32)),
+        "surface": torch.from_numpy(sample_surfaces(samples)),
+    }
+
+
+def _bags(tokens: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
+    """Inputs of a `StaticEmbedding`: the tokens end to end, and where each text begins."""
+    ends = np.cumsum([len(each) for each in tokens])
+    flat = np.fromiter(chain.from_iterable(tokens), np.int64, ends[-1])
+    offsets = np.concatenate([[0], ends[:-1]])
+    return {"input_ids": torch.from_numpy(flat), "offsets": torch.from_numpy(offsets)}
+
+
+def _encodings(model: SentenceTransformer, texts: Sequence[str]) -> list[Any]:
+    """The texts' tokens by a static model's tokenizer, none of them special."""
+    return model[0].tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
 
 
 def _positions(transformer: Any) -> int | None:

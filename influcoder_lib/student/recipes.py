@@ -60,9 +60,6 @@ def _require(fine: bool, key: str, value: object, allowed: str) -> None:
         )
 
 
-LEARNING_RATES = {"transformer": 5e-5, "static": 1e-2}
-"""Highest learning rate by architecture: a table of token vectors starts far from its goal."""
-
 RECIPES: dict[str, Recipe] = {
     "reference": Recipe(),
     "lean": Recipe(name="lean", dropout="none", precision="auto"),

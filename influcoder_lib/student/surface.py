@@ -11,6 +11,7 @@ import numpy as np
 from influcoder_lib.samples import Sample
 
 _COUNTED = ("\n", "\n\n", ".", ",", "-", '"')
+_CAPITALS, _DIGITS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"0123456789"
 _SHARE = 2.0
 _COUNTS, _EDGES = 5 + len(_COUNTED), 4
 
@@ -40,12 +41,15 @@ def surface_features(texts: Sequence[str]) -> np.ndarray:
 
 def _counts(text: str) -> list[int]:
     words = text.split()
+    # Counting in bytes, which nearly all characters are, is many times as fast.
+    plain = text.encode("ascii", "ignore")
+    others = [] if len(plain) == len(text) else [each for each in text if not each.isascii()]
     return [
         len(text),
         len(words),
         len(set(words)),
-        sum(map(str.isupper, text)),
-        sum(map(str.isdigit, text)),
+        len(plain) - len(plain.translate(None, _CAPITALS)) + sum(map(str.isupper, others)),
+        len(plain) - len(plain.translate(None, _DIGITS)) + sum(map(str.isdigit, others)),
         *map(text.count, _COUNTED),
     ]
 

@@ -1,9 +1,10 @@
-"""An encoder as it comes, and a kernel student of it; fitted once, as no test changes them."""
+"""An encoder as it comes, and students fitted to it; made once, as no test changes them."""
 
 import pytest
 
 from influcoder_lib.student.encoder import InfluenceEncoder
 from influcoder_lib.student.kernel import fit
+from influcoder_lib.student.static import static_of
 from tests.lib.student.kernel_students import TRAIN
 from tests.tiny import tiny_encoder
 
@@ -14,5 +15,15 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> InfluenceEncoder:
 
 
 @pytest.fixture(scope="session")
-def student(base: InfluenceEncoder) -> InfluenceEncoder:
+def kernel_student(base: InfluenceEncoder) -> InfluenceEncoder:
     return fit(base, TRAIN, 24)[0]
+
+
+@pytest.fixture(scope="session")
+def static_student(base: InfluenceEncoder) -> InfluenceEncoder:
+    return fit(static_of(base), TRAIN, 24)[0]
+
+
+@pytest.fixture(params=["kernel", "static"])
+def student(request: pytest.FixtureRequest) -> InfluenceEncoder:
+    return request.getfixturevalue(f"{request.param}_student")

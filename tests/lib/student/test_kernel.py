@@ -14,7 +14,6 @@ from influcoder_lib.errors import ModelError
 from influcoder_lib.student.encoder import InfluenceEncoder
 from influcoder_lib.student.head import Role
 from influcoder_lib.student.kernel import _ALPHAS, _factor, _span, distill_kernel, featurize, fit
-from influcoder_lib.student.static import static_of
 from influcoder_lib.student.training import EpochLog
 from tests.lib.student.kernel_students import SAMPLES, TRAIN, VALIDATION, head_of, made
 
@@ -172,6 +171,8 @@ def test_the_least_training_set_is_enough(
     )
 
 
-def test_a_static_encoder_has_no_parts(base: InfluenceEncoder) -> None:
+def test_an_encoder_without_tokens_of_its_own_is_refused(base: InfluenceEncoder) -> None:
+    other = base.copy()
+    other.model[0] = torch.nn.Identity()
     with pytest.raises(ModelError, match="cannot be told apart"):
-        fit(static_of(base), TRAIN, 16)
+        fit(other, TRAIN, 16)

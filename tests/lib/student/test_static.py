@@ -1,6 +1,5 @@
 """The static student: what it is made of, and that it keeps every contract of an encoder."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +11,9 @@ from sentence_transformers.models import StaticEmbedding
 from influcoder_lib import models
 from influcoder_lib.errors import SettingsError
 from influcoder_lib.samples import Sample
-from influcoder_lib.student.distillation import distill
 from influcoder_lib.student.encoder import InfluenceEncoder
 from influcoder_lib.student.reading import text_of
-from influcoder_lib.student.recipes import Recipe
 from influcoder_lib.student.static import static_of
-from influcoder_lib.student.training import TrainingSet
 from tests.folders import contents
 from tests.tiny import VOCABULARY, tiny_encoder
 
@@ -120,19 +116,3 @@ def test_an_impossible_window_is_refused(static: InfluenceEncoder, tmp_path: Pat
     static.save(tmp_path / "saved")
     with pytest.raises(SettingsError, match=r"(?s)cannot read 2 tokens.*3 tokens or more"):
         InfluenceEncoder.load(tmp_path / "saved", 2)
-
-
-def test_it_learns_with_the_same_objectives_and_repeats_bit_for_bit(
-    static: InfluenceEncoder,
-) -> None:
-    generator = np.random.default_rng(0)
-    words = VOCABULARY[5:22]
-    samples = [Sample(str(i), *generator.choice(words, 2)) for i in range(72)]
-    features = np.array([[word in text_of(s) for word in words] for s in samples], dtype=np.float32)
-    train = TrainingSet(samples[:12], samples[12:52], features[:12], features[12:52])
-    validation = TrainingSet(samples[:12], samples[52:], features[:12], features[52:])
-    recipe = replace(Recipe(), epochs=4, learning_rate=1e-2, temperature=0.2, dropout="none")
-    first, again = (distill(static, train, validation, recipe, 0) for _ in range(2))
-    best = first.log[first.best_epoch]
-    assert best.validation > first.log[0].validation + 0.1
-    assert first.encoder.fingerprint == again.encoder.fingerprint != static.fingerprint

@@ -18,6 +18,13 @@ def test_counts_shares_and_edges_of_a_text_counted_by_hand() -> None:
     assert third[22:].tolist() == [0, 0, 0, 1]
 
 
+@given(st.text())
+def test_capitals_and_digits_are_those_of_all_scripts(text: str) -> None:
+    (found,) = np.expm1(surface_features([text]))
+    counts = [sum(map(str.isupper, text)), sum(map(str.isdigit, text))]
+    np.testing.assert_allclose(found[3:5], counts, rtol=1e-4, atol=1e-4)
+
+
 @given(st.lists(st.text(), max_size=3))
 def test_any_texts_have_finite_features(texts: list[str]) -> None:
     found = surface_features(texts)
