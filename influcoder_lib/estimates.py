@@ -26,6 +26,8 @@ _BASE_GIB = 1.2
 _ACTIVATIONS = 8e-3
 # What an encoder computes in (`InfluenceEncoder`).
 _ENCODERS: Precision = "auto"
+# Seconds that a static student takes for a text, most of them the tokenizer's.
+_STATIC = 3e-4
 # Share of the machine's matmul rate that gradients, training and embedding reach.
 _EFFICIENCY = 0.4
 
@@ -35,7 +37,8 @@ class Workload:
     """Sizes of a refresh: mean characters and rows a shard, models, and the training's steps.
 
     `epochs` is 0 for a student that is fitted in closed form, `trained_on` for an adapter that is
-    not trained here; else it counts its samples in all epochs.
+    not trained here; else it counts its samples in all epochs. `static` says that the student has
+    no transformer.
     """
 
     rows_per_shard: float
@@ -51,6 +54,7 @@ class Workload:
     shards: int
     tokens_per_batch: int
     trained_on: int
+    static: bool
     epochs: int
     samples_per_step: int
     candidates_per_step: int
@@ -144,6 +148,7 @@ def _seconds(asset: str, count: int, load: Workload, rates: dict[Precision, floa
     # About half of a small encoder's parameters are its token table, which costs nothing.
     pass_cost = 2 * 0.5 * parameters(load.encoder) * encoder_tokens / rates[_ENCODERS]
     embedding = pass_cost / _EFFICIENCY
+    student = _STATIC if load.static else embedding
     candidates = min(load.candidates, load.candidates_per_shard * load.shards)
     corpus = load.rows_per_shard * load.shards
     steps = load.epochs * load.seeds * 0.6 * candidates / load.candidates_per_step
@@ -154,8 +159,8 @@ def _seconds(asset: str, count: int, load: Workload, rates: dict[Precision, floa
         "distillation_set": load.queries * gradient,
         "influence_encoder": descent + (candidates + load.queries) * embedding,
         "champion_encoder": 3 * 0.2 * candidates * embedding,
-        "encoder_comparison": (1 + load.seeds) * min(corpus, 1000) * embedding,
-        "corpus_embeddings": count * load.rows_per_shard * embedding,
+        "encoder_comparison": min(corpus, 1000) * (embedding + load.seeds * student),
+        "corpus_embeddings": count * load.rows_per_shard * student,
     }.get(asset, 0.2 * count)
 
 

@@ -173,6 +173,7 @@ def _workload(workspace: Workspace, steps: Sequence[Step]) -> estimates.Workload
         shards=len(workspace.shards),
         tokens_per_batch=gradient_tokens(target.tokens_per_batch, target.window),
         trained_on=adapter.samples * adapter.epochs if adapter.source == "warmup" else 0,
+        static=encoder.architecture == "static",
         epochs=encoder.epochs if encoder.architecture == "transformer" else 0,
         samples_per_step=encoder.queries_per_step + encoder.candidates_per_step,
         candidates_per_step=encoder.candidates_per_step,

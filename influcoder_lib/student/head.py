@@ -6,6 +6,7 @@ its place. How many tokens there are, and how the texts are set, is told outrigh
 know it.
 """
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -21,11 +22,12 @@ Role = Literal["query", "candidate"]
 PARTS = 2
 """Prompt and response."""
 
+# Pieces that are told outright: lengths and surface.
+_TOLD = 2
+
 # Centres of the radial basis functions of log(1 + tokens); e^8 is 3,000 tokens.
 _CENTRES = torch.arange(0, 8.5, 0.5)
 _WIDTH = 0.5
-# What lengths and surface weigh in the kernel, each, to one of a pool of tokens.
-_TOLD = 3.0
 # Both parts of a candidate's vector, each at most of length 1, fit into one of length 1.
 _ROOT_HALF = 0.5**0.5
 
@@ -35,7 +37,7 @@ class KernelHead(Module):
 
     `layers` are places in the list of hidden states, 0 the token embeddings, which are all that a
     static encoder has; `width` is their size h, `dimension` the vector's, `supports` the training
-    queries and candidates.
+    queries and candidates, `told` what lengths and surface weigh for either, to 1 of the pools.
 
     A vector has three parts. The first predicts the sample's gradient feature in the span of the
     queries; that of a candidate that is hard to predict is short. The second, a third of all
@@ -46,24 +48,36 @@ class KernelHead(Module):
     by the distance of all three parts.
     """
 
-    config_keys: ClassVar[list[str]] = ["layers", "width", "dimension", "supports"]
+    config_keys: ClassVar[list[str]] = ["layers", "width", "dimension", "supports", "told"]
     basis: Tensor
     spreads: Tensor
 
-    def __init__(self, layers: list[int], width: int, dimension: int, supports: list[int]) -> None:
+    def __init__(
+        self,
+        layers: list[int],
+        width: int,
+        dimension: int,
+        supports: list[int],
+        told: Sequence[float] = (1.0, 1.0),
+    ) -> None:
         super().__init__()
         self.layers, self.width, self.dimension = layers, width, dimension
         self.supports = supports
         lengths = PARTS * (len(_CENTRES) + 1)
         groups = [*[width] * (PARTS * len(layers)), lengths, PARTS * surface.NUMBERS]
-        weights = [*[1.0] * (PARTS * len(layers)), _TOLD, _TOLD]
         self.resembling = dimension // 3
         self.influencing = dimension - 1 - self.resembling
         self.query, self.candidate = (
-            Regression(groups, weights, count, self.influencing) for count in supports
+            Regression(groups, count, self.influencing, weight)
+            for count, weight in zip(supports, told, strict=True)
         )
         self.register_buffer("basis", torch.zeros(width, self.resembling))
         self.register_buffer("spreads", torch.ones(2))
+
+    @property
+    def told(self) -> list[float]:
+        """What lengths and surface weigh for queries and for candidates."""
+        return [self.query.told, self.candidate.told]
 
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
         """Adds `sentence_embedding` (n, dimension) float32; wants `role`, and what `featurize`
@@ -148,8 +162,9 @@ class KernelHead(Module):
 class Regression(nn.Module):
     """Kernel ridge regression: features (n, D) to numbers (n, k), `offset` being the intercept.
 
-    `groups` are the widths of the pieces that the features consist of. The kernel is the weighted
-    mean over the pieces of exp(-|x - s|²), in units that `factor` sets, with every support s.
+    `groups` are the widths of the pieces that the features consist of: pools, and the last `_TOLD`
+    what is told outright. A piece's kernel is exp(-|x - s|²), in units that `factor` sets, with
+    every support s; the whole one is the mean of the pools' and, weighing `told`, of the others'.
     """
 
     mean: Tensor
@@ -158,10 +173,9 @@ class Regression(nn.Module):
     dual: Tensor
     offset: Tensor
 
-    def __init__(self, groups: list[int], weights: list[float], supports: int, numbers: int):
+    def __init__(self, groups: list[int], supports: int, numbers: int, told: float) -> None:
         super().__init__()
-        self.groups = groups
-        self.weights = [weight / sum(weights) for weight in weights]
+        self.groups, self.told = groups, told
         for name, shape in {
             "mean": (sum(groups),),
             "factor": (sum(groups),),
@@ -181,11 +195,24 @@ class Regression(nn.Module):
 
     def kernel(self, scaled: Tensor) -> Tensor:
         """Kernel (n, supports) float32 of scaled features (n, D)."""
-        total = scaled.new_zeros(len(scaled), len(self.support))
-        pieces = zip(scaled.split(self.groups, 1), self.support.split(self.groups, 1), strict=True)
-        for weight, (own, other) in zip(self.weights, pieces, strict=True):
-            total += weight * torch.exp(-square_distances(own, other))
-        return total
+        return blend(*self.kernels(scaled), self.told)
+
+    def kernels(self, scaled: Tensor) -> tuple[Tensor, Tensor]:
+        """Kernels (n, supports) float32 of scaled features (n, D): of the pools, and of what is
+        told outright."""
+        means = []
+        pieces = list(zip(*(x.split(self.groups, 1) for x in (scaled, self.support)), strict=True))
+        for part in (pieces[:-_TOLD], pieces[-_TOLD:]):
+            total = scaled.new_zeros(len(scaled), len(self.support))
+            for own, other in part:
+                total += torch.exp(-square_distances(own, other)) / len(part)
+            means.append(total)
+        return means[0], means[1]
+
+
+def blend(pools: Tensor, told: Tensor, weight: float) -> Tensor:
+    """The mean of two kernels, of which the second has this weight and the first 1."""
+    return (pools + weight * told) / (1 + weight)
 
 
 def square_distances(left: Tensor, right: Tensor) -> Tensor:

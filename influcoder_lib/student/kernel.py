@@ -8,7 +8,7 @@ themselves: no epochs, no learning rate, no seed, and the same student every tim
 import copy
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,13 +20,15 @@ from influcoder_lib.budget import reordered
 from influcoder_lib.errors import ModelError
 from influcoder_lib.samples import Sample
 from influcoder_lib.student.encoder import InfluenceEncoder
-from influcoder_lib.student.head import KernelHead, Regression, Role, square_distances
+from influcoder_lib.student.head import KernelHead, Regression, Role, blend, square_distances
 from influcoder_lib.student.reading import Batch
 from influcoder_lib.student.training import Distilled, EpochLog, TrainingSet, validated
 from influcoder_lib.vectors import unit_rows
 
 # Alpha, the ridge penalty, is chosen among these, in units of the kernel of a sample with itself.
 _ALPHAS = 10.0 ** np.arange(-3, 1.51, 0.25)
+# What lengths and surface weigh, to 1 of the words; the first of equally good ones.
+_TOLD = (1.0, 0.3, 3.0, 0.1)
 # What the kernel's exponent is of two samples at the median distance of one piece.
 _MEDIAN_EXPONENT = 0.5
 # Squared distances up to this, for each number of a piece, are those of equal texts: rounding.
@@ -45,8 +47,8 @@ def distill_kernel(
     Epoch 0 of the log is the encoder as it came, epoch 1 the student, and the better of the two on
     `validation` is the result. Its vectors have `dimension` numbers; those for influence span the
     leading right singular vectors of the train queries' features, and if there are fewer, the rest
-    is 0. Alpha of each regression is the one with the least leave-one-out squared error of
-    the influences on all train samples of the other side.
+    is 0. Alpha of each regression, and what lengths and surface weigh in it, have the least
+    leave-one-out squared error of the influences on all train samples of the other side.
 
     Raises:
         ModelError: the encoder's first module is neither a transformer nor static.
@@ -176,9 +178,30 @@ def _regress(
     regression.mean.copy_(features.mean(dim=0))
     regression.factor.copy_(_factor(regression, features))
     regression.support.copy_(regression.scaled(features))
-    kernel = regression.kernel(regression.support).double().cpu().numpy()
+    pools, outright = (each.double() for each in regression.kernels(regression.support))
     intercept = targets.mean(axis=0, dtype=np.float64)
     centred = targets - intercept
+    ridges = {
+        told: _ridge(blend(pools, outright, told).cpu().numpy(), centred, metric) for told in _TOLD
+    }
+    regression.told = min(ridges, key=lambda told: ridges[told].loss)
+    best = ridges[regression.told]
+    regression.dual.copy_(torch.from_numpy(best.dual))
+    regression.offset.copy_(torch.from_numpy(intercept))
+    base = _error(centred, metric)
+    return targets - best.errors, best.loss / base if base > 0 else 1.0
+
+
+class _Ridge(NamedTuple):
+    """Dual coefficients (n, k), leave-one-out errors (n, k), and the sum of what these weigh."""
+
+    dual: np.ndarray
+    errors: np.ndarray
+    loss: float
+
+
+def _ridge(kernel: np.ndarray, centred: np.ndarray, metric: np.ndarray) -> _Ridge:
+    """The ridge regression of centred targets (n, k) by a kernel (n, n) whose alpha is best."""
     values, vectors = np.linalg.eigh(kernel)
     values = np.maximum(values, 0)
     rotated = vectors.T @ centred
@@ -193,10 +216,7 @@ def _regress(
     losses = [_error(each, metric) for each in errors]
     best = int(np.argmin(losses))
     dual = vectors @ (rotated / (values + _ALPHAS[best])[:, None])
-    regression.dual.copy_(torch.from_numpy(dual))
-    regression.offset.copy_(torch.from_numpy(intercept))
-    base = _error(centred, metric)
-    return targets - errors[best], losses[best] / base if base > 0 else 1.0
+    return _Ridge(dual, errors[best], losses[best])
 
 
 def _error(errors: np.ndarray, metric: np.ndarray) -> float:

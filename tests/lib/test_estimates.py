@@ -1,5 +1,7 @@
 """What a plan is said to cost is what its sizes give by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -35,6 +37,7 @@ def load(tmp_path) -> Workload:
         shards=4,
         tokens_per_batch=1024,
         trained_on=7,
+        static=False,
         epochs=3,
         samples_per_step=24,
         candidates_per_step=16,
@@ -68,6 +71,13 @@ def test_seconds_are_work_over_four_tenths_of_the_rate(load, monkeypatch):
         "influence_encoder": (1, pytest.approx(steps * 24 * 3 * embedding + 70 * embedding)),
         "corpus_embeddings": (2, pytest.approx(2 * 500 * embedding)),
     }
+
+
+def test_a_static_student_costs_the_same_whatever_the_encoder(load, monkeypatch):
+    monkeypatch.setattr(estimates, "matmul_rate", lambda precision: 10_000.0)
+    plan = [Step("corpus_embeddings", "a", "new", True)]
+    (found,) = estimates.estimate(plan, replace(load, static=True))
+    assert found.seconds == pytest.approx(500 * 3e-4)
 
 
 def test_gradients_need_memory_for_the_model_and_a_batch(load, monkeypatch):

@@ -10,6 +10,7 @@ import torch
 from influcoder_lib.errors import ModelError
 from influcoder_lib.samples import Sample
 from influcoder_lib.student.encoder import InfluenceEncoder
+from influcoder_lib.student.head import Regression
 from influcoder_lib.student.kernel import featurize
 from tests.lib.student.kernel_students import SAMPLES, TRAIN, VALIDATION, head_of
 from tests.tiny import VOCABULARY
@@ -49,6 +50,15 @@ def test_of_a_static_encoder_they_are_the_means_of_the_table_s_rows(
 def test_prompt_and_response_are_told_apart(student: InfluenceEncoder) -> None:
     one, other = student.encode([Sample("a", "the cat", "dog"), Sample("b", "dog", "the cat")])
     assert one @ other < 0.9999
+
+
+def test_the_kernel_is_a_mean_over_the_pools_and_one_of_what_is_told() -> None:
+    regression = Regression([2, 1, 1, 1], supports=2, numbers=1, told=3.0)
+    regression.support.copy_(torch.tensor([[0.0, 0, 0, 0, 0], [1, 0, 0, 0, 0]]))
+    found = regression.kernel(torch.tensor([[0.0, 1, 2, 0, 0.5]]))
+    pools = np.array([np.exp(-1) + np.exp(-4), np.exp(-2) + np.exp(-4)]) / 2
+    told = (1 + np.exp(-0.25)) / 2
+    np.testing.assert_allclose(found[0], (pools + 3 * told) / 4, rtol=1e-6)
 
 
 def test_scores_are_in_proportion_to_the_predicted_influences(student: InfluenceEncoder) -> None:
@@ -103,6 +113,17 @@ def test_it_is_saved_and_loaded_with_its_head(student: InfluenceEncoder, tmp_pat
     np.testing.assert_array_equal(loaded.encode(SAMPLES), student.encode(SAMPLES))
     np.testing.assert_array_equal(loaded.encode_queries(SAMPLES), student.encode_queries(SAMPLES))
     assert not list((tmp_path / "saved").rglob("*.bin"))
+
+
+def test_a_head_that_names_no_weight_has_one_of_1(
+    student: InfluenceEncoder, tmp_path: Path
+) -> None:
+    student.save(tmp_path / "saved")
+    config = tmp_path / "saved" / "1_KernelHead" / "config.json"
+    facts = json.loads(config.read_text())
+    assert facts.pop("told") == head_of(student).told
+    config.write_text(json.dumps(facts))
+    assert head_of(InfluenceEncoder.load(tmp_path / "saved", 24)).told == [1, 1]
 
 
 @pytest.mark.parametrize("module", [0, 1])

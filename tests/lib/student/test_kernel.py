@@ -1,5 +1,7 @@
 """The kernel student: that its regression is right, follows the teacher, and what it refuses."""
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,9 +13,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from influcoder_lib.errors import ModelError
+from influcoder_lib.samples import Sample
 from influcoder_lib.student.encoder import InfluenceEncoder
-from influcoder_lib.student.head import Role
-from influcoder_lib.student.kernel import _ALPHAS, _factor, _span, distill_kernel, featurize, fit
+from influcoder_lib.student.head import Role, blend
+from influcoder_lib.student.kernel import (
+    _ALPHAS,
+    _TOLD,
+    _factor,
+    _span,
+    distill_kernel,
+    featurize,
+    fit,
+)
+from influcoder_lib.student.static import static_of
 from influcoder_lib.student.training import EpochLog
 from tests.lib.student.kernel_students import SAMPLES, TRAIN, VALIDATION, head_of, made
 
@@ -92,25 +104,40 @@ def test_the_span_keeps_influences_on_the_queries() -> None:
     np.testing.assert_array_equal(span[:, 12:], 0)
 
 
-def test_the_penalty_has_the_least_leave_one_out_error(student: InfluenceEncoder) -> None:
-    """By brute force: the regression without each candidate in turn, for every penalty."""
+def test_penalty_and_weight_have_the_least_leave_one_out_error(student: InfluenceEncoder) -> None:
+    """By brute force: the regression without each candidate in turn, for every pair of both."""
     regression = head_of(student).candidate
-    kernel = regression.kernel(regression.support).double().numpy()
+    pools, outright = (each.double() for each in regression.kernels(regression.support))
     span = _span(TRAIN.query_features, 15).astype(np.float64)
     wanted = TRAIN.candidate_features @ span
     centred = wanted - wanted.mean(axis=0)
-    errors = []
-    for alpha in _ALPHAS:
-        total = 0.0
+    errors = {}
+    for told, alpha in itertools.product(_TOLD, _ALPHAS):
+        kernel, total = blend(pools, outright, told).numpy(), 0.0
         for out in range(len(kernel)):
             rest = np.delete(np.arange(len(kernel)), out)
             inner = kernel[np.ix_(rest, rest)] + alpha * np.eye(len(rest))
             predicted = kernel[out, rest] @ np.linalg.solve(inner, centred[rest])
             total += np.square((centred[out] - predicted) @ (TRAIN.query_features @ span).T).sum()
-        errors.append(total)
-    best = _ALPHAS[int(np.argmin(errors))]
-    dual = np.linalg.solve(kernel + best * np.eye(len(kernel)), centred)
+        errors[told, alpha] = total
+    told, alpha = min(errors, key=lambda pair: errors[pair])
+    assert regression.told == told
+    kernel = blend(pools, outright, told).numpy()
+    dual = np.linalg.solve(kernel + alpha * np.eye(len(kernel)), centred)
     np.testing.assert_allclose(regression.dual.numpy(), dual, atol=1e-4)
+
+
+def test_lengths_weigh_more_where_they_tell_more(base: InfluenceEncoder) -> None:
+    def angles(samples: Sequence[Sample]) -> np.ndarray:
+        turned = np.array([len(each.response.split()) / 4 for each in samples])
+        return np.stack([np.cos(turned), np.sin(turned)], axis=1).astype(np.float32)
+
+    by_length = replace(
+        TRAIN, query_features=angles(TRAIN.queries), candidate_features=angles(TRAIN.candidates)
+    )
+    for words in (base, static_of(base)):
+        told = [head_of(fit(words, each, 16)[0]).candidate.told for each in (by_length, TRAIN)]
+        assert told[0] > told[1]
 
 
 def test_scaling_takes_no_tensor_larger_than_the_distances(student: InfluenceEncoder) -> None:
