@@ -1,4 +1,4 @@
-"""The ultra-fast student: a table of token vectors and their mean, made from a sentence encoder.
+"""What the ultra-fast student knows of words: a table of token vectors, made from an encoder.
 
 No transformer runs when it encodes: reading the tokens is nearly all of the work. It cannot know
 the order of words, which is what it pays.
@@ -25,7 +25,7 @@ def static_of(encoder: InfluenceEncoder) -> InfluenceEncoder:
     tokens early in the vocabulary are weighed down, by Zipf's law as if its order were that of
     frequency. A BERT's begins with a thousand unused tokens and single characters, so its most
     frequent words keep about two thirds of their weight; ranking words alone made students no
-    better once they were trained. A static encoder comes back as a copy.
+    better. A static encoder comes back as a copy.
     """
     if isinstance(encoder.model[0], StaticEmbedding):
         return encoder.copy()
