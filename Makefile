@@ -40,7 +40,7 @@ demo: .venv/.installed
 ui: .venv/.installed
 	$(VENV)/influcoder ui
 
-# Files of tests beside each other; each has a core, so torch wants no more.
+# Files of tests beside each other, a worker more than there are cores, so torch wants no more.
 test: .venv/.installed
 	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 

@@ -1,6 +1,7 @@
-"""What holds for every test: hypothesis draws the same examples on every run, at any speed; and
-how much the suites in `chaos` do is said once, on the command line."""
+"""What holds for every test: hypothesis draws the same examples on every run, at any speed; how
+many workers there are; and how much the suites in `chaos` do is said once, on the command line."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -20,6 +21,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="short",
         help="how many kills, malformed files and changes the suites in tests/chaos go through",
     )
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: a third of the time a worker waits for a process of its own or
+    for a disk."""
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return (own or 1) + 1
 
 
 @pytest.fixture(scope="session")
