@@ -14,6 +14,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> InfluenceEncoder:
     return InfluenceEncoder.load(tiny_encoder(tmp_path_factory.mktemp("tiny")), 24, "float32")
 
 
+@pytest.fixture(params=[InfluenceEncoder.copy, static_of], ids=["kernel", "static"])
+def words(request: pytest.FixtureRequest, base: InfluenceEncoder) -> InfluenceEncoder:
+    """What is fitted on: the encoder, and a table of its token vectors."""
+    return request.param(base)
+
+
 @pytest.fixture(scope="session")
 def kernel_student(base: InfluenceEncoder) -> InfluenceEncoder:
     return fit(base, TRAIN, 24)[0]

@@ -61,16 +61,32 @@ def test_the_kernel_is_a_mean_over_the_pools_and_one_of_what_is_told() -> None:
     np.testing.assert_allclose(found[0], (pools + 3 * told) / 4, rtol=1e-6)
 
 
-def test_scores_are_in_proportion_to_the_predicted_influences(student: InfluenceEncoder) -> None:
+def test_scores_are_in_proportion_to_the_predicted_influences(
+    kernel_student: InfluenceEncoder,
+) -> None:
+    expected, lengths = predicted_scores(kernel_student)
+    assert (lengths < 1).all()
+    found = kernel_student.encode_queries(SAMPLES) @ kernel_student.encode(SAMPLES).T
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_but_a_prediction_longer_than_1_counts_as_one_of_1(
+    static_student: InfluenceEncoder,
+) -> None:
+    expected, lengths = predicted_scores(static_student)
+    assert (lengths < 1).any()
+    assert (lengths > 1).any()
+    found = static_student.encode_queries(SAMPLES) @ static_student.encode(SAMPLES).T
+    np.testing.assert_allclose(found, expected / np.maximum(lengths, 1), atol=1e-6)
+
+
+def predicted_scores(student: InfluenceEncoder) -> tuple[np.ndarray, np.ndarray]:
+    """Scores (4, 4) of SAMPLES by the regressions, and the lengths (4,) of their predictions."""
     head = head_of(student)
-    queries, candidates = student.encode_queries(SAMPLES), student.encode(SAMPLES)
     raw = head.query(featurize(student, SAMPLES, "query"))
     predicted = head.candidate(featurize(student, SAMPLES, "candidate"))
-    short = (predicted.norm(dim=1) < 1).numpy()
-    assert short.any()
-    expected = torch.nn.functional.normalize(raw, dim=1) @ predicted.T / 2**0.5
-    found = queries @ candidates.T
-    np.testing.assert_allclose(found[:, short], expected.numpy()[:, short], atol=1e-6)
+    scores = torch.nn.functional.normalize(raw, dim=1) @ predicted.T / 2**0.5
+    return scores.numpy(), predicted.norm(dim=1).numpy()
 
 
 def test_resemblance_is_the_cosine_of_last_layers_in_few_numbers(student: InfluenceEncoder) -> None:

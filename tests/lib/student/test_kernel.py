@@ -30,9 +30,9 @@ from influcoder_lib.student.training import EpochLog
 from tests.lib.student.kernel_students import SAMPLES, TRAIN, VALIDATION, head_of, made
 
 
-def test_it_follows_the_teacher_on_samples_that_it_never_saw(base: InfluenceEncoder) -> None:
+def test_it_follows_the_teacher_on_samples_that_it_never_saw(words: InfluenceEncoder) -> None:
     seen: list[EpochLog] = []
-    result = distill_kernel(base, TRAIN, VALIDATION, 16, seen.append)
+    result = distill_kernel(words, TRAIN, VALIDATION, 16, seen.append)
     assert result.log == seen
     assert [(each.epoch, each.loss is None) for each in seen] == [(0, True), (1, False)]
     assert result.best_epoch == 1
@@ -52,8 +52,8 @@ def test_the_untrained_encoder_stays_where_it_is_better(base: InfluenceEncoder) 
     assert result.encoder.fingerprint == base.fingerprint
 
 
-def test_the_same_training_gives_the_same_student_bit_for_bit(base: InfluenceEncoder) -> None:
-    assert fit(base, TRAIN, 16)[0].fingerprint == fit(base, TRAIN, 16)[0].fingerprint
+def test_the_same_training_gives_the_same_student_bit_for_bit(words: InfluenceEncoder) -> None:
+    assert fit(words, TRAIN, 16)[0].fingerprint == fit(words, TRAIN, 16)[0].fingerprint
 
 
 @pytest.mark.parametrize("role", ["query", "candidate"])

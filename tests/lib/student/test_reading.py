@@ -12,14 +12,27 @@ from influcoder_lib.student.reading import fitted
 from tests.lib.student.kernel_students import SAMPLES
 
 
-def test_a_vector_does_not_depend_on_the_neighbours_in_its_batch(student: InfluenceEncoder) -> None:
-    # The last number is a root: where it is 0, noise of 1e-7 is one of 3e-4 in it.
-    together = student.encode(SAMPLES)[:, :-1]
-    alone = np.concatenate([student.encode([sample]) for sample in SAMPLES])
-    np.testing.assert_allclose(together, alone[:, :-1], atol=1e-5)
-    one_by_one = student.copy()
+def test_a_vector_does_not_depend_on_the_neighbours_in_its_batch(
+    kernel_student: InfluenceEncoder,
+) -> None:
+    together = kernel_student.encode(SAMPLES)
+    alone = np.concatenate([kernel_student.encode([sample]) for sample in SAMPLES])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    one_by_one = kernel_student.copy()
     one_by_one.budget.tokens = 1
-    np.testing.assert_allclose(together, one_by_one.encode(SAMPLES)[:, :-1], atol=1e-5)
+    np.testing.assert_allclose(together, one_by_one.encode(SAMPLES), atol=1e-5)
+
+
+def test_nor_does_that_of_a_static_encoder(static_student: InfluenceEncoder) -> None:
+    # Some of these are predicted longer than 1, so that the last number is the root of 0, in which
+    # noise of 1e-7 is one of 3e-4.
+    together = static_student.encode(SAMPLES)
+    alone = np.concatenate([static_student.encode([sample]) for sample in SAMPLES])
+    np.testing.assert_allclose(together[:, :-1], alone[:, :-1], atol=1e-5)
+    np.testing.assert_allclose(together[:, -1], alone[:, -1], atol=1e-3)
+    one_by_one = static_student.copy()
+    one_by_one.budget.tokens = 1
+    np.testing.assert_array_equal(alone, one_by_one.encode(SAMPLES))
 
 
 def test_padded_and_unpadded_rows_give_the_same_vectors(kernel_student: InfluenceEncoder) -> None:
