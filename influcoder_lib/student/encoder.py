@@ -75,13 +75,14 @@ class InfluenceEncoder:
 
         Samples of like length share a batch of as many tokens as have fitted into memory so far,
         padding included. What a sample's neighbours are changes its vector by float noise only:
-        about 1e-7 in float32, 1e-3 in bfloat16. The model is left in evaluation mode.
+        about 1e-7 in float32, 1e-3 in bfloat16, and the square root of that in the last number of a
+        `KernelHead` where it is near 0. The model is left in evaluation mode.
         """
         return self.read(samples)[0]
 
     def encode_queries(self, samples: Sequence[Sample], resemblance: float = 0.0) -> np.ndarray:
         """Unit vectors (N, d) float32 of queries, for scores of which `resemblance`, in [0, 1), is
-        plain resemblance and the rest influence. Only a kernel student tells the two apart."""
+        plain resemblance and the rest influence. Only a `KernelHead` tells the two apart."""
         return self.read(samples, "query", resemblance)[0]
 
     def read(

@@ -1,4 +1,4 @@
-"""The head of the kernel student: what it is told of a sample, and the kernel regression on it.
+"""The head of kernel and static students: what it is told of a sample, and the regression on it.
 
 A gradient feature comes from the response, given the prompt, so the two are pooled apart, and at
 several depths if there are any: what a token is says as much about its gradient as what it means in

@@ -27,7 +27,8 @@ class Encodes(Protocol):
 class EncoderCosine:
     """Cosine of query and candidate vectors; the encoder's vectors need not be of unit length.
 
-    `resemblance` is the share of plain resemblance that a kernel student's score is to have.
+    `resemblance` is the share that plain resemblance is to have in a score, of an encoder that
+    tells it from influence (`KernelHead`).
     """
 
     encoder: Encodes
