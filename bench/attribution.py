@@ -22,7 +22,7 @@ from bench import distilling, measure
 from bench.distilling import Predictors, samples
 from bench.kept import Kept
 from bench.measure import Figure
-from influcoder_lib import metrics, models
+from influcoder_lib import metrics, target_model
 
 _LEAST = 5
 _TOP = 50
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=1000, help="rows to distill from")
     parser.add_argument("--runs", type=Path, default=Path("bench/runs"), help="what is kept")
     given = parser.parse_args()
-    models.quiet()
+    target_model.quiet()
     queries, pool, asked, offered = parts(given)
     kept, candidates = Kept(given.runs), samples(offered)
     usual = distilling.predictors(kept, samples(asked), candidates)

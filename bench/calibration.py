@@ -22,7 +22,7 @@ from bench import distilling, measure, toxicity
 from bench.distilling import samples
 from bench.kept import Kept
 from bench.measure import Figure
-from influcoder_lib import metrics, models
+from influcoder_lib import metrics, target_model
 from influcoder_lib.curation.rules import RuleSettings, calibrate
 
 _STUDENT = "kernel, centred, half resemblance"
@@ -32,7 +32,7 @@ _ALL = "all sources"
 def main() -> None:
     """Measure and print."""
     given = arguments()
-    models.quiet()
+    target_model.quiet()
     pool = toxicity.drawn(pl.concat(map(pl.read_parquet, given.pool)), given.benign)
     references, distil = (toxicity.frame_of(path) for path in (given.references, given.distil))
     known = pl.concat([pool.select("prompt"), references.select("prompt")])

@@ -34,12 +34,12 @@ from bench import distilling, measure, toxicity
 from bench.distilling import samples
 from bench.kept import Kept
 from bench.measure import Figure
-from influcoder_lib import fingerprint, metrics, models
+from influcoder_lib import fingerprint, metrics, models, target_model
 from influcoder_lib.atomic import write_atomically
 from influcoder_lib.budget import batches
 from influcoder_lib.hardware import computing_in
-from influcoder_lib.models import TargetModel
 from influcoder_lib.samples import Sample
+from influcoder_lib.target_model import TargetModel
 from influcoder_lib.teacher.tokens import Span, SpanEncoder
 from influcoder_lib.teacher.warmup import WarmupSettings, warm_up
 
@@ -75,7 +75,7 @@ class Draw:
 def main() -> None:
     """Measure and print."""
     given = arguments()
-    models.quiet()
+    target_model.quiet()
     pool, references, distil = (
         toxicity.frame_of(path) for path in (given.pool, given.references, given.distil)
     )
@@ -164,7 +164,7 @@ def _kept_losses(runs: Path, draw: Draw, corpus: list[Sample]) -> np.ndarray:
     )
     path = runs / "curation" / f"{key}.json"
     if not path.is_file():
-        target = models.load_target(models.unpack(files, runs / "models"), "auto")
+        target = target_model.load_target(target_model.unpack(files, runs / "models"), "auto")
         if corpus:
             how = WarmupSettings(
                 seed=draw.seed,

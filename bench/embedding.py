@@ -35,7 +35,7 @@ from bench import measure
 from bench.measure import Figure
 from bench.pipeline import write_corpus
 from influcoder_assets.settings_models import EncoderSettings
-from influcoder_lib import models
+from influcoder_lib import models, target_model
 from influcoder_lib.curation import index
 from influcoder_lib.curation.embedding import StoredVectors
 from influcoder_lib.hardware import device, dtype_of
@@ -61,7 +61,7 @@ Encode = Callable[[Sequence[Sample]], np.ndarray]
 def main() -> None:
     """Measure and print."""
     given = arguments()
-    models.quiet()
+    target_model.quiet()
     # In a process of its own, so that the figures' memory is theirs alone.
     ceilings, _ = measure.alone(measure.ceilings)
     figures = list(ceilings.values())
@@ -207,7 +207,7 @@ def embed_corpus(folder: Path, made: Path) -> float:
     """Seconds of all that the pipeline does to embed the one shard in `made`, loading included."""
     (raw,) = made.glob("*.jsonl")
     begin = time.perf_counter()
-    models.quiet()
+    target_model.quiet()
     table = made / "samples.parquet"
     columns = Columns(prompt="prompt", response="response")
     valid = ingest(raw, raw.name, columns, table, made / "bad.parquet", 200_000).valid

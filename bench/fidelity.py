@@ -26,7 +26,16 @@ import polars as pl
 from bench import measure
 from bench.measure import Figure
 from influcoder_assets.settings_models import EncoderSettings
-from influcoder_lib import budget, fingerprint, hardware, metrics, models, schedule, student
+from influcoder_lib import (
+    budget,
+    fingerprint,
+    hardware,
+    metrics,
+    models,
+    schedule,
+    student,
+    target_model,
+)
 from influcoder_lib.evaluation.baselines import bm25, chance, encoder, length, surface
 from influcoder_lib.evaluation.held_out import Block
 from influcoder_lib.samples import Sample
@@ -109,7 +118,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="default: each recipe's own")
     parser.add_argument("--runs", type=Path, default=Path("bench/runs"), help="where runs are kept")
     given = parser.parse_args()
-    models.quiet()
+    target_model.quiet()
     figures = [each for kind in given.kinds for each in table(given, kind)]
     measure.show(figures, given.json)
 

@@ -35,9 +35,9 @@ from bench import measure
 from bench.measure import Figure
 from bench.peers.protocol import Answer, Contender, Row
 from influcoder_assets.settings_models import FreshAdapter, SketchSettings, TargetModelSettings
-from influcoder_lib import models
-from influcoder_lib.budget import gradient_tokens
+from influcoder_lib import models, target_model
 from influcoder_lib.samples import Sample
+from influcoder_lib.teacher.loading import gradient_tokens
 from influcoder_lib.teacher.tokens import SpanEncoder
 
 # The best of bfloat16 and float32, fused and eager attention, 512 to 2,048 tokens a batch.
@@ -146,9 +146,9 @@ def arguments() -> argparse.Namespace:
 
 def target(given: argparse.Namespace) -> Path:
     """Folder of the target model: the packaged one, or one of random weights made once."""
-    models.quiet()
+    target_model.quiet()
     packaged = models.locate(TargetModelSettings().path, Path())
-    folder = models.unpack(packaged, given.models)
+    folder = target_model.unpack(packaged, given.models)
     name = given.random_decoder
     if name is None:
         return folder.resolve()

@@ -11,8 +11,7 @@ from types import ModuleType
 import numpy as np
 
 from bench import measure
-from influcoder_lib import fingerprint, models
-from influcoder_lib.budget import gradient_tokens
+from influcoder_lib import fingerprint, models, target_model
 from influcoder_lib.curation.embedding import Reads, StoredVectors
 from influcoder_lib.evaluation.baselines import less, logra, representation
 from influcoder_lib.rows import FORMAT, open_rows
@@ -24,6 +23,7 @@ from influcoder_lib.teacher.gradients import GradientFeatures
 from influcoder_lib.teacher.loading import (
     TeacherSettings,
     close_teacher,
+    gradient_tokens,
     open_teacher,
     warm_up_target,
 )
@@ -185,5 +185,7 @@ class Kept:
         """Key of what this code makes of the target model."""
         return fingerprint.of_text(TEACHER.key(self.target), measure.code(module))
 
-    def _load(self) -> models.TargetModel:
-        return models.load_target(models.unpack(self.files, self.folder / "models"), TEACHER.dtype)
+    def _load(self) -> target_model.TargetModel:
+        return target_model.load_target(
+            target_model.unpack(self.files, self.folder / "models"), TEACHER.dtype
+        )

@@ -22,7 +22,7 @@ from bench import measure
 from bench.distilling import samples
 from bench.folder import write_features, write_influence, write_samples
 from bench.kept import TEACHER, Kept
-from influcoder_lib import models
+from influcoder_lib import target_model
 from influcoder_lib.evaluation.baselines.gradient import features_of
 from influcoder_lib.samples import Sample
 from influcoder_lib.teacher import rankings
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("bench/runs/larger"))
     parser.add_argument("--runs", type=Path, default=Path("bench/runs"), help="what is kept")
     given = parser.parse_args()
-    models.quiet()
+    target_model.quiet()
     judged, trained = parts(given)
     kept = Kept(given.runs)
     wide = kept.gradients_by(_WIDE)

@@ -19,7 +19,7 @@ import polars as pl
 from bench import measure, toxicity
 from bench.folder import write_features, write_influence, write_samples
 from bench.kept import Kept
-from influcoder_lib import models
+from influcoder_lib import target_model
 from influcoder_lib.evaluation.baselines import gradient
 from influcoder_lib.samples import Sample
 from influcoder_lib.teacher import rankings
@@ -30,7 +30,7 @@ _DEV = 1 / 3
 def main() -> None:
     """Compute gradients and write the folder."""
     given = arguments()
-    models.quiet()
+    target_model.quiet()
     pool, references, distil = (
         toxicity.frame_of(path) for path in (given.pool, given.references, given.distil)
     )

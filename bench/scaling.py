@@ -21,7 +21,7 @@ from bench import measure
 from bench.fidelity import KINDS, WORDS, Data, encoder_folder, load
 from bench.measure import Figure
 from influcoder_assets.settings_models import EncoderSettings
-from influcoder_lib import metrics, models
+from influcoder_lib import metrics, target_model
 from influcoder_lib.evaluation.baselines import encoder, length
 from influcoder_lib.metrics import Fidelity
 from influcoder_lib.student.encoder import InfluenceEncoder
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--gradients", type=int, nargs="+", default=[75, 150, 300, 600, 1200])
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
-    models.quiet()
+    target_model.quiet()
     figures = [each for kind in KINDS for each in table(given, kind)]
     measure.show(figures, given.json)
 

@@ -15,7 +15,7 @@ from bench import measure
 from bench.fidelity import encoder_folder, load
 from bench.measure import Figure
 from influcoder_assets.settings_models import EncoderSettings
-from influcoder_lib import models
+from influcoder_lib import target_model
 from influcoder_lib.curation import index
 from influcoder_lib.evaluation.held_out import Block
 from influcoder_lib.metrics import spearman_rows
@@ -34,7 +34,7 @@ def main() -> None:
     parser = measure.parser(__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/fidelity"))
     given = parser.parse_args()
-    models.quiet()
+    target_model.quiet()
     figures = list(measure.ceilings().values())
     data = load(given.data, given.data, "centred")
     base = InfluenceEncoder.load(encoder_folder(), _WINDOW)

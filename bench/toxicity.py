@@ -31,7 +31,7 @@ from bench import distilling, measure
 from bench.distilling import UNTRAINED, Predictors, samples
 from bench.kept import Kept
 from bench.measure import Figure
-from influcoder_lib import metrics, models
+from influcoder_lib import metrics, target_model
 from influcoder_lib.samples import Sample
 from influcoder_lib.teacher import rankings
 
@@ -42,7 +42,7 @@ _DATA = Path("../shared/data")
 def main() -> None:
     """Measure and print."""
     given = arguments()
-    models.quiet()
+    target_model.quiet()
     pool, references, distil = (
         frame_of(path) for path in (given.pool, given.references, given.distil)
     )

@@ -13,16 +13,14 @@ from influcoder_assets.encoder import stored_vectors
 from influcoder_assets.maker import Task, asset_maker
 from influcoder_assets.sources import NONE
 from influcoder_assets.workspace import Workspace
-from influcoder_lib import models
+from influcoder_lib import evaluation, models, student
 from influcoder_lib.curation.embedding import StoredVectors
 from influcoder_lib.errors import ModelError, StoreError
 from influcoder_lib.evaluation import comparison
 from influcoder_lib.evaluation.calibration_set import CalibrationSet
-from influcoder_lib.evaluation.held_out import Block
 from influcoder_lib.manifests import source_input
 from influcoder_lib.metrics import Fidelity
 from influcoder_lib.store import Manifest, Store
-from influcoder_lib.student.encoder import InfluenceEncoder
 from influcoder_lib.teacher.distillation_set import DistillationSet
 
 _ALIAS = source_input("champion")
@@ -52,8 +50,9 @@ def champion_encoder(task: Task) -> None:
     once; afterwards the alias `champion` is followed, wherever somebody moves it."""
     before = task.workspace.store.current("champion_encoder")
     contestants = _contestants(task)
-    encoders = {n: InfluenceEncoder.load(c.folder, c.window) for n, c in contestants.items()}
-    test = Block.of(
+    load = student.encoder.InfluenceEncoder.load
+    encoders = {name: load(each.folder, each.window) for name, each in contestants.items()}
+    test = evaluation.held_out.Block.of(
         DistillationSet.load(task.folder("distillation_set")),
         np.load(task.file("teacher_rankings", "influence.npy")),
         "test",

@@ -10,12 +10,11 @@ import polars as pl
 
 from influcoder_assets.maker import Task
 from influcoder_assets.teacher import open_engine
-from influcoder_lib import quality
+from influcoder_lib import quality, student
 from influcoder_lib.curation import index
 from influcoder_lib.evaluation.shard_fidelity import ShardFidelity
 from influcoder_lib.quality import Finding
 from influcoder_lib.samples import to_samples
-from influcoder_lib.student.encoder import InfluenceEncoder
 from influcoder_lib.tables import load_table
 
 _SKETCHED = 6
@@ -93,7 +92,7 @@ def registry_copy_is_exact(task: Task) -> Finding:
     with tempfile.TemporaryDirectory() as folder:
         copy = task.workspace.registry.download(summary["version"], Path(folder))
         vectors = [
-            InfluenceEncoder.load(each, summary["window"]).encode(samples)
+            student.encoder.InfluenceEncoder.load(each, summary["window"]).encode(samples)
             for each in (stored, copy)
         ]
     return quality.same_vectors(*vectors)

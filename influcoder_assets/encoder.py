@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -15,23 +15,20 @@ import polars as pl
 from influcoder_assets.config import BehaviorSettings
 from influcoder_assets.maker import Task, asset_maker
 from influcoder_assets.settings_models import EncoderSettings
-from influcoder_lib import fingerprint, models
+from influcoder_lib import evaluation, fingerprint, models, report, student, teacher
 from influcoder_lib.curation.embedding import StoredVectors
 from influcoder_lib.evaluation import comparison
-from influcoder_lib.evaluation.held_out import Block, Contenders, teacher_predictors
-from influcoder_lib.report.model import Table
-from influcoder_lib.report.training import training_picture
 from influcoder_lib.rows import FORMAT
 from influcoder_lib.samples import to_samples
-from influcoder_lib.student.distillation import distill
-from influcoder_lib.student.encoder import InfluenceEncoder
-from influcoder_lib.student.kernel import distill_kernel
 from influcoder_lib.student.recipes import RECIPES, Recipe
-from influcoder_lib.student.static import static_of
-from influcoder_lib.student.training import Distilled, EpochLog, TrainingSet
 from influcoder_lib.tables import load_table
 from influcoder_lib.teacher.distillation_set import DistillationSet
-from influcoder_lib.teacher.loading import close_teacher
+
+if TYPE_CHECKING:
+    from influcoder_lib.evaluation.held_out import Block, Contenders
+    from influcoder_lib.report.model import Table
+    from influcoder_lib.student.encoder import InfluenceEncoder
+    from influcoder_lib.student.training import Distilled, EpochLog, TrainingSet
 
 _EMBEDDING_CODE = "2"
 # What of a behavior's settings shapes the comparison.
@@ -56,7 +53,7 @@ def influence_encoder(task: Task) -> None:
 
     One is trained a seed; the one best on the validation split is the challenger."""
     settings = task.settings.encoder
-    close_teacher()
+    teacher.loading.close_teacher()
     train, validation = (_training_set(task, split) for split in ("train", "validation"))
     base = _open_base(task)
     logs: dict[int, list[EpochLog]] = {}
@@ -104,7 +101,7 @@ def influence_encoder(task: Task) -> None:
 def encoder_comparison(task: Task) -> None:
     """Fidelity and, on labelled samples, AUPRC of the encoder against length, BM25, the untrained
     encoder and the teacher itself; the first line says who wins."""
-    contenders = Contenders(_block(task, "train"), *_stored_encoders(task))
+    contenders = evaluation.held_out.Contenders(_block(task, "train"), *_stored_encoders(task))
     test = _block(task, "test")
     tables = [test.table(contenders.predictors(test.queries, test.candidates))]
     for name, behavior in task.settings.behaviors.items():
@@ -122,21 +119,21 @@ def encoder_comparison(task: Task) -> None:
 
 
 def _retrieval(
-    task: Task, contenders: Contenders, name: str, behavior: BehaviorSettings
-) -> list[Table]:
+    task: Task, contenders: "Contenders", name: str, behavior: BehaviorSettings
+) -> "list[Table]":
     """AUPRC on labelled corpus samples and on candidates, none of them trained on."""
     frozen = DistillationSet.load(task.folder("distillation_set"))
     labelled = load_table(task.file("distillation_set", "labelled.parquet"))
     queries = load_table(task.file("behavior_queries", "queries.parquet"))
     queries = queries.filter(pl.col("behavior") == name)
     held_back = frozen.candidates.filter(pl.col("split") != "train")
-    teacher = teacher_predictors(
+    beside = evaluation.held_out.teacher_predictors(
         frozen, queries["sample_id"].to_list(), held_back["sample_id"].to_list()
     )
     tables = []
     for title, frame, extra in (
         (f"Finding {name}: labelled samples of the corpus", labelled, []),
-        (f"Finding {name}: held-out candidates, the teacher beside", held_back, teacher),
+        (f"Finding {name}: held-out candidates, the teacher beside", held_back, beside),
     ):
         if (frame["label"] == behavior.positive_label).sum() == 0:
             task.say(
@@ -159,16 +156,17 @@ def _retrieval(
     return tables
 
 
-def _block(task: Task, split: str) -> Block:
+def _block(task: Task, split: str) -> "Block":
     frozen = DistillationSet.load(task.folder("distillation_set"))
-    return Block.of(frozen, np.load(task.file("teacher_rankings", "influence.npy")), split)
+    influence = np.load(task.file("teacher_rankings", "influence.npy"))
+    return evaluation.held_out.Block.of(frozen, influence, split)
 
 
-def _training_set(task: Task, split: str) -> TrainingSet:
+def _training_set(task: Task, split: str) -> "TrainingSet":
     frozen = DistillationSet.load(task.folder("distillation_set"))
     features = frozen.unit_features(task.settings.distillation.influence)
     own = (each[rows] for each, rows in zip(features, frozen.rows(split), strict=True))
-    return TrainingSet(*frozen.samples(split), *own)
+    return student.training.TrainingSet(*frozen.samples(split), *own)
 
 
 def training_seeds(settings: EncoderSettings) -> tuple[int, ...]:
@@ -177,15 +175,20 @@ def training_seeds(settings: EncoderSettings) -> tuple[int, ...]:
 
 
 def _trained(
-    task: Task, base: InfluenceEncoder, train: TrainingSet, validation: TrainingSet, seed: int
-) -> Distilled:
+    task: Task,
+    base: "InfluenceEncoder",
+    train: "TrainingSet",
+    validation: "TrainingSet",
+    seed: int,
+) -> "Distilled":
     settings = task.settings.encoder
     if settings.architecture == "transformer":
         say = partial(_say_epoch, task, seed, settings.epochs)
-        return distill(base, train, validation, _recipe(settings), seed, say)
-    words = static_of(base) if settings.architecture == "static" else base
+        recipe = _recipe(settings)
+        return student.distillation.distill(base, train, validation, recipe, seed, say)
+    words = student.static.static_of(base) if settings.architecture == "static" else base
     say = partial(_say_epoch, task, seed, 1)
-    return distill_kernel(words, train, validation, settings.dimension, say)
+    return student.kernel.distill_kernel(words, train, validation, settings.dimension, say)
 
 
 def _recipe(settings: EncoderSettings) -> Recipe:
@@ -194,9 +197,9 @@ def _recipe(settings: EncoderSettings) -> Recipe:
     return dataclasses.replace(RECIPES[settings.recipe], **own)
 
 
-def _open_base(task: Task) -> InfluenceEncoder:
+def _open_base(task: Task) -> "InfluenceEncoder":
     folder = models.check_encoder(task.workspace.encoder_files)
-    return InfluenceEncoder.load(folder, task.settings.encoder.window)
+    return student.encoder.InfluenceEncoder.load(folder, task.settings.encoder.window)
 
 
 def _stored_encoders(task: Task) -> tuple[StoredVectors, Sequence[StoredVectors]]:
@@ -223,11 +226,11 @@ def stored_vectors(
 
 
 @lru_cache(maxsize=2)
-def _load(folder: Path, window: int) -> InfluenceEncoder:
-    return InfluenceEncoder.load(folder, window)
+def _load(folder: Path, window: int) -> "InfluenceEncoder":
+    return student.encoder.InfluenceEncoder.load(folder, window)
 
 
-def _say_epoch(task: Task, seed: int, epochs: int, epoch: EpochLog) -> None:
+def _say_epoch(task: Task, seed: int, epochs: int, epoch: "EpochLog") -> None:
     seeds = training_seeds(task.settings.encoder)
     loss = "untrained" if epoch.loss is None else f"loss {epoch.loss:.3f}"
     left = epochs - epoch.epoch + epochs * (len(seeds) - 1 - seeds.index(seed))
@@ -238,7 +241,7 @@ def _say_epoch(task: Task, seed: int, epochs: int, epoch: EpochLog) -> None:
     )
 
 
-def _write_training(task: Task, logs: dict[int, list[EpochLog]], chosen: int) -> None:
+def _write_training(task: Task, logs: "dict[int, list[EpochLog]]", chosen: int) -> None:
     epochs = {
         seed: [
             {k: v for k, v in dataclasses.asdict(each).items() if k != "seconds"} for each in log
@@ -247,10 +250,10 @@ def _write_training(task: Task, logs: dict[int, list[EpochLog]], chosen: int) ->
     }
     stored = {"chosen": chosen, "epochs": epochs}
     task.out("training.json").write_text(json.dumps(stored, indent=1))
-    task.out("training.png").write_bytes(training_picture(logs))
+    task.out("training.png").write_bytes(report.training.training_picture(logs))
 
 
-def _register(task: Task, logs: dict[int, list[EpochLog]]) -> None:
+def _register(task: Task, logs: "dict[int, list[EpochLog]]") -> None:
     """Log one run with every seed's curves, and register the chosen encoder as a version; one that
     is registered already is left as it is."""
     registry = task.workspace.registry

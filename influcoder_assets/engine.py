@@ -13,7 +13,6 @@ from influcoder_assets import environment, maker
 from influcoder_assets.config import EngineSettings, Settings
 from influcoder_assets.maker import Task
 from influcoder_assets.workspace import Workspace
-from influcoder_lib import models
 from influcoder_lib.errors import SettingsError, StoreError
 from influcoder_lib.manifests import label
 from influcoder_lib.refresh import Facts
@@ -45,6 +44,9 @@ def start(
     named = [shard for shard in shards if shard is not None]
     if workspace.settings.engine.kind == "local" or not named:
         return maker.make
+    # With torch, which takes seconds to import.
+    from influcoder_lib import hardware
+
     ray = _connected(workspace.settings.engine)
     task = ray.remote(max_retries=_RETRIES)(make_at)
     begun = {
@@ -55,7 +57,7 @@ def start(
             asset,
             shard,
             run_id,
-            models.threads(),
+            hardware.threads(),
         )
         for shard in named
     }
@@ -95,8 +97,10 @@ def make_at(
 ) -> _Made:
     """Make one artifact in another process, by the settings that the facts were gathered with, and
     with as many threads: sums depend on their number."""
+    from influcoder_lib import hardware
+
     environment.expect_forks()
-    models.use_threads(threads)
+    hardware.use_threads(threads)
     manifest, task = maker.make(Workspace(home, settings), facts, asset, shard, run_id)
     return manifest, task.draft, task.markdown
 

@@ -12,7 +12,7 @@ from influcoder_assets.survey import Survey
 from influcoder_lib.errors import InflucoderError, listed
 from influcoder_lib.quality import Finding
 from influcoder_lib.refresh import Step, grouped
-from influcoder_lib.report.markdown import escape
+from influcoder_lib.report.escaping import escape
 from influcoder_lib.store import Manifest
 
 PLAN = "refresh_plan"

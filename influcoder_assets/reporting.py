@@ -11,15 +11,13 @@ import polars as pl
 from influcoder_assets.config import Settings
 from influcoder_assets.maker import Task, asset_maker, makers
 from influcoder_assets.workspace import Workspace
-from influcoder_lib import manifests
+from influcoder_lib import manifests, report
 from influcoder_lib.audit.lineage import with_content
 from influcoder_lib.curation.rules import read_rules
 from influcoder_lib.errors import DataError, StoreError
 from influcoder_lib.report.alerts import of_columns, of_folder
 from influcoder_lib.report.changes import Basis, Changes, compare, read_decisions
-from influcoder_lib.report.html import render_html
 from influcoder_lib.report.kept_sums import KeptSums
-from influcoder_lib.report.markdown import render_markdown
 from influcoder_lib.report.merging import BehaviorFacts, Context, merge
 from influcoder_lib.report.model import Report, read_table
 from influcoder_lib.report.standing import (
@@ -76,13 +74,13 @@ def curation_report(task: Task) -> None:
     )
     whole = sums.total({shard: manifest.fingerprint for shard, manifest in decided.items()})
     by_shard = {shard: manifest.summary for shard, manifest in decided.items()}
-    report = merge(whole, by_shard, rules, _context(task, list(decided.values())))
-    task.out("report.html").write_text(render_html(report))
-    markdown = render_markdown(report)
+    merged = merge(whole, by_shard, rules, _context(task, list(decided.values())))
+    task.out("report.html").write_text(report.html.render_html(merged))
+    markdown = report.markdown.render_markdown(merged)
     task.out("report.md").write_text(markdown)
     task.markdown["report"] = markdown
-    task.draft.rows = report.total.rows_in
-    task.draft.summary |= _summary(report)
+    task.draft.rows = merged.total.rows_in
+    task.draft.summary |= _summary(merged)
 
 
 def _decided_alike(task: Task) -> dict[str, Manifest]:
@@ -114,16 +112,16 @@ def _aggregates(task: Task, shard: str) -> dict[str, Any]:
     return json.loads(task.file("filtered_dataset", "aggregates.json", shard).read_text())
 
 
-def _summary(report: Report) -> dict[str, Any]:
-    changes = report.changes
+def _summary(merged: Report) -> dict[str, Any]:
+    changes = merged.changes
     return {
-        "headline": report.headline,
-        "rows_in": report.total.rows_in,
-        "kept": report.total.kept,
-        "dropped": report.total.dropped,
-        "quarantined": report.total.quarantined,
-        "warnings": len(report.warnings),
-        "alerts": list(report.warnings),
+        "headline": merged.headline,
+        "rows_in": merged.total.rows_in,
+        "kept": merged.total.kept,
+        "dropped": merged.total.dropped,
+        "quarantined": merged.total.quarantined,
+        "warnings": len(merged.warnings),
+        "alerts": list(merged.warnings),
         "newly_dropped": changes.newly_dropped if changes else None,
         "restored": changes.restored if changes else None,
     }
@@ -162,8 +160,8 @@ def _context(task: Task, decided: Sequence[Manifest]) -> Context:
 def warnings_of(workspace: Workspace) -> list[str]:
     """What of a home needs a look: what the report in force warns of, and what of the corpus folder
     no report knows of."""
-    report = workspace.store.current("curation_report")
-    alerts = report.summary.get("alerts", ()) if report is not None else ()
+    reported = workspace.store.current("curation_report")
+    alerts = reported.summary.get("alerts", ()) if reported is not None else ()
     read = {shard: workspace.store.current("corpus", shard) for shard in workspace.found.files}
     without = {
         shard: manifest.summary["without_columns"]

@@ -14,6 +14,7 @@ from pydantic.config import JsonDict
 
 from influcoder_assets.settings_base import HomePath, Section, Seed, Text
 from influcoder_assets.settings_errors import rejected
+from influcoder_lib.precision import Precision
 
 _SOURCE = (
     "fresh: a new, seeded LoRA adapter; peft: an adapter that you have trained; warmup: one that is"
@@ -100,7 +101,7 @@ class TargetModelSettings(Section):
             "allowed": "a packaged model's name, a folder, a hub name, or name@revision"
         },
     )
-    dtype: Literal["auto", "bfloat16", "float32"] = Field(
+    dtype: Precision = Field(
         default="auto",
         description="Number format of matrix products; auto is bfloat16 where the machine has it"
         " and float32 elsewhere.",

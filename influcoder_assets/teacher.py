@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -14,31 +15,31 @@ import polars as pl
 from influcoder_assets.config import Settings
 from influcoder_assets.maker import Task, asset_maker
 from influcoder_assets.settings_models import WarmupAdapter
-from influcoder_lib import fingerprint
-from influcoder_lib.budget import gradient_tokens
+from influcoder_lib import fingerprint, teacher
 from influcoder_lib.errors import DataError
 from influcoder_lib.samples import read_sample_blocks, to_samples
 from influcoder_lib.tables import load_table
 from influcoder_lib.teacher import rankings
 from influcoder_lib.teacher.collection import Collected, collect, draw_rows, share_out
 from influcoder_lib.teacher.distillation_set import DistillationSet
-from influcoder_lib.teacher.gradients import GradientFeatures
-from influcoder_lib.teacher.loading import TeacherSettings, open_teacher, warm_up_target
-from influcoder_lib.teacher.warmup import ADAPTER_FILES, WarmupSettings
+
+if TYPE_CHECKING:
+    from influcoder_lib.teacher.gradients import GradientFeatures
+    from influcoder_lib.teacher.loading import TeacherSettings
 
 _LABELLED = 1000
 # Where a sample stands is no part of it: a shard that is renamed is no other thing to learn from.
 _CANDIDATE_COLUMNS = ("sample_id", "prompt", "response", "label")
 
 
-def teacher_settings(settings: Settings, adapter_folder: Path | None) -> TeacherSettings:
+def teacher_settings(settings: Settings, adapter_folder: Path | None) -> "TeacherSettings":
     """The teacher's part of the user's settings, with the folder of a trained adapter."""
     target = settings.target_model
     adapter = target.adapter
-    return TeacherSettings(
+    return teacher.loading.TeacherSettings(
         dtype=target.dtype,
         window=target.window,
-        tokens_per_batch=gradient_tokens(target.tokens_per_batch, target.window),
+        tokens_per_batch=teacher.loading.gradient_tokens(target.tokens_per_batch, target.window),
         rank=adapter.rank if adapter.source == "fresh" else 0,
         seed=adapter.seed if adapter.source == "fresh" else 0,
         adapter=adapter_folder,
@@ -47,7 +48,7 @@ def teacher_settings(settings: Settings, adapter_folder: Path | None) -> Teacher
     )
 
 
-def _teacher(task: Task) -> TeacherSettings:
+def _settings(task: Task) -> "TeacherSettings":
     adapter = task.settings.target_model.adapter
     folder = adapter.path if adapter.source == "peft" else None
     if adapter.source == "warmup":
@@ -92,19 +93,18 @@ def target_adapter(task: Task) -> None:
 def _warm_up(task: Task, adapter: WarmupAdapter) -> None:
     workspace = task.workspace
     drawn = to_samples(draw_rows(_corpus_blocks(task), adapter.samples, adapter.seed))
-    settings = WarmupSettings(**adapter.model_dump(exclude={"source", "samples"}))
-    teacher = teacher_settings(task.settings, None)
+    training = adapter.model_dump(exclude={"source", "samples"})
     with tempfile.TemporaryDirectory() as folder:
-        last = warm_up_target(
+        last = teacher.loading.warm_up_target(
             workspace.target_files,
             workspace.data / "models",
-            teacher,
-            settings,
+            teacher_settings(task.settings, None),
+            teacher.warmup.WarmupSettings(**training),
             drawn,
             Path(folder) / "warm-up",
             task.say,
         )[-1]
-        for name in ADAPTER_FILES:
+        for name in teacher.warmup.ADAPTER_FILES:
             shutil.copy(last.folder / name, task.out(name))
     task.draft.rows = len(drawn)
     task.draft.summary |= {"samples": len(drawn), "steps": last.steps}
@@ -201,8 +201,8 @@ def distillation_set(task: Task) -> None:
 def _of_one_teacher(task: Task) -> list[str]:
     """The shards with gradients of today's teacher: one that failed keeps those it had before, and
     features of two teachers cannot be compared."""
-    asset, teacher = "gradient_projections", teacher_key(task)
-    shards = [s for s in task.each(asset) if task.input(asset, s).summary["teacher"] == teacher]
+    asset, today = "gradient_projections", teacher_key(task)
+    shards = [s for s in task.each(asset) if task.input(asset, s).summary["teacher"] == today]
     if not shards:
         raise DataError(
             "No shard has gradients of the target model as it is set now: all have failed.",
@@ -260,10 +260,11 @@ def teacher_rankings(task: Task) -> None:
     }
 
 
-def open_engine(task: Task) -> GradientFeatures:
+def open_engine(task: Task) -> "GradientFeatures":
     """The teacher, loaded; it stays loaded for the process."""
     workspace = task.workspace
-    return open_teacher(workspace.target_files, workspace.data / "models", _teacher(task))
+    models = workspace.data / "models"
+    return teacher.loading.open_teacher(workspace.target_files, models, _settings(task))
 
 
 def teacher_key(task: Task) -> str:

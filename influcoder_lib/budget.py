@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from influcoder_lib import hardware, memory
+from influcoder_lib import memory
 from influcoder_lib.errors import ModelError
 
 log = logging.getLogger("influcoder_lib")
@@ -17,14 +17,6 @@ Result = TypeVar("Result")
 
 # What else torch says on a CPU, CUDA where another process holds the memory, and cuBLAS.
 _NO_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-# A CPU gains nothing from more; a GPU has done with fewer before it is told what comes next.
-_GRADIENT_TOKENS = {"cpu": 1024, "cuda": 32_768}
-
-
-def gradient_tokens(asked: int | None, window: int) -> int:
-    """Tokens in a batch of gradients, of samples of at most `window`: as many as are asked for, or
-    what suits the device that models run on."""
-    return asked or max(window, _GRADIENT_TOKENS[hardware.device().type])
 
 
 def batches(lengths: Sequence[int] | np.ndarray, tokens: int) -> Iterator[np.ndarray]:

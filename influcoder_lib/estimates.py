@@ -1,7 +1,6 @@
 """What the steps of a plan will cost, before they run: seconds from this machine's own speed."""
 
 import gzip
-import time
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
@@ -10,11 +9,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from influcoder_lib import hardware
-from influcoder_lib.hardware import Precision
 from influcoder_lib.models import ModelFiles
+from influcoder_lib.precision import Precision
 from influcoder_lib.refresh import Step
 from influcoder_lib.weights import tensor_sizes
 
@@ -76,7 +74,7 @@ def estimate(steps: Sequence[Step], load: Workload) -> list[Estimate]:
 
     At most: of a shard in which a few rows have changed, only these meet a model.
     """
-    rates = {precision: matmul_rate(precision) for precision in (load.dtype, _ENCODERS)}
+    rates = {precision: hardware.matmul_rate(precision) for precision in (load.dtype, _ENCODERS)}
     counts: dict[str, int] = {}
     for step in steps:
         counts[step.asset] = counts.get(step.asset, 0) + 1
@@ -84,24 +82,6 @@ def estimate(steps: Sequence[Step], load: Workload) -> list[Estimate]:
         Estimate(asset, count, _seconds(asset, count, load, rates), _gib(asset, load))
         for asset, count in counts.items()
     ]
-
-
-def matmul_rate(precision: Precision) -> float:
-    """Floating-point operations a second of a square matrix product where models run."""
-    device = hardware.device()
-    size = 8192 if device.type == "cuda" else 1024
-    left = torch.ones(size, size, dtype=hardware.dtype_of(precision, device), device=device)
-
-    def product() -> None:
-        # One number is waited for: a GPU returns from a product before it is done.
-        (left @ left)[0, 0].item()
-
-    product()
-    begin, rounds = time.perf_counter(), 0
-    while time.perf_counter() - begin < 0.1:
-        product()
-        rounds += 1
-    return rounds * 2 * size**3 / (time.perf_counter() - begin)
 
 
 def rows_and_characters(shards: Sequence[Path]) -> tuple[float, float]:

@@ -2,19 +2,14 @@
 it is made to compute the same bytes each time."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 
-Precision = Literal["auto", "float32", "bfloat16"]
-"""`auto` is bfloat16 where `has_bfloat16` says so and float32 elsewhere. Features made in either
-have a mean cosine of .998 or more, which is taken for the same, so fingerprints hold the word
-`auto`: machines of different kinds can work on one home in turn without making each other's
-artifacts anew."""
-
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+from influcoder_lib.precision import Precision
 
 # Without it cuBLAS may choose another kernel the second time; it is read when a GPU is first used.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -54,6 +49,24 @@ def dtype_of(precision: Precision, device: torch.device) -> torch.dtype:
     return torch.float32 if precision == "float32" else torch.bfloat16
 
 
+def matmul_rate(precision: Precision) -> float:
+    """Floating-point operations a second of a square matrix product where models run."""
+    where = device()
+    size = 8192 if where.type == "cuda" else 1024
+    left = torch.ones(size, size, dtype=dtype_of(precision, where), device=where)
+
+    def product() -> None:
+        # One number is waited for: a GPU returns from a product before it is done.
+        (left @ left)[0, 0].item()
+
+    product()
+    begin, rounds = time.perf_counter(), 0
+    while time.perf_counter() - begin < 0.1:
+        product()
+        rounds += 1
+    return rounds * 2 * size**3 / (time.perf_counter() - begin)
+
+
 def computing_in(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[Any]:
     """A context in which matrix products are computed in this dtype, float32 or bfloat16."""
     return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
@@ -82,3 +95,13 @@ def deterministic(warn_only: bool = True) -> Iterator[None]:
         torch.use_deterministic_algorithms(algorithms, warn_only=only_warned)
         options.fill_uninitialized_memory = filling
         torch.backends.cuda.enable_cudnn_sdp(attention)
+
+
+def threads() -> int:
+    """How many threads one operation on tensors has in this process."""
+    return torch.get_num_threads()
+
+
+def use_threads(count: int) -> None:
+    """Let one operation on tensors have that many threads."""
+    torch.set_num_threads(count)

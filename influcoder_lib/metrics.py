@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
-from sklearn.metrics import average_precision_score
 
 from influcoder_lib.errors import DataError, SettingsError
 
@@ -94,6 +93,9 @@ def auprc(is_positive: ArrayLike, scores: ArrayLike) -> float:
         DataError: no positive, or a score that is not finite.
         ValueError: the shapes do not belong together.
     """
+    # Takes a second to import, and commands that only look have no use for it.
+    from sklearn.metrics import average_precision_score
+
     relevant, values = _relevance(is_positive, scores, dimensions=1)
     return float(average_precision_score(relevant, values))
 
@@ -161,7 +163,7 @@ def _check_finite(array: NDArray[Any], name: str) -> None:
 
 
 def _centred_ranks(rows: Floats) -> Floats:
-    ranks = rankdata(rows, method="average", axis=1)
+    ranks = scipy.stats.rankdata(rows, method="average", axis=1)
     return ranks - (rows.shape[1] + 1) / 2
 
 
@@ -178,7 +180,7 @@ def _length_basis(prompt: ArrayLike, response: ArrayLike, candidates: int) -> Fl
             raise ValueError(f"{name} lengths are {array.shape}, not ({candidates},)")
         if not np.all(np.isfinite(array)) or np.any(array < 0):
             raise DataError(f"A {name} length is not a count.", allowed="finite numbers from 0 up")
-        ranks = rankdata(np.log1p(array))
+        ranks = scipy.stats.rankdata(np.log1p(array))
         columns.append((ranks - ranks.mean()) / candidates)
     # Equal lengths, or prompts ranked as their responses, leave fewer than three directions.
     left, singular, _ = np.linalg.svd(np.column_stack(columns), full_matrices=False)

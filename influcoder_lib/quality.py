@@ -2,14 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from influcoder_lib.errors import listed
 from influcoder_lib.evaluation.shard_fidelity import ShardFidelity
 from influcoder_lib.samples import Sample
-from influcoder_lib.teacher.gradients import GradientFeatures
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from influcoder_lib.teacher.gradients import GradientFeatures
 
 _UNIT = 2e-3
 # Rounding to float16 changes each number of a vector, and so its length, by less than this.
@@ -68,24 +72,20 @@ def embeddings_sound(lengths: np.ndarray, rows: int) -> Finding:
     return Finding(bad == 0 and len(lengths) == rows, message, {"bad": bad, "rows": rows})
 
 
-def sketch_error(engine: GradientFeatures, samples: Sequence[Sample]) -> Finding:
+def sketch_error(engine: "GradientFeatures", samples: Sequence[Sample]) -> Finding:
     """Cosines of sketched gradients against those of the full ones, pair by pair.
 
     The bound is five standard deviations of a CountSketch cosine, 5 / sqrt(D).
     """
     spans = engine.spans.encode(samples)
-    full: dict[str, torch.Tensor] = engine.gradients(spans)
+    full = engine.gradients(spans)
     sketch = engine.sketch
     accumulator = sketch.empty(len(spans), next(iter(full.values())).device)
     for name, gradient in full.items():
         sketch.add(accumulator, name, gradient)
-    exact = sum(
-        gradient.reshape(len(spans), -1) @ gradient.reshape(len(spans), -1).T
-        for gradient in full.values()
-    )
-    error = (_cosines(accumulator.T @ accumulator) - _cosines(torch.as_tensor(exact))).abs()
-    pairs = torch.triu(error, diagonal=1)
-    worst, bound = float(pairs.max()), 5 / sketch.dimensions**0.5
+    exact = np.sum([_gram(each.reshape(len(spans), -1)) for each in full.values()], axis=0)
+    error = np.abs(_cosines(_gram(accumulator.T)) - _cosines(exact))
+    worst, bound = float(np.triu(error, k=1).max()), 5 / sketch.dimensions**0.5
     message = (
         f"largest error of a sketched cosine {worst:.4f} on {len(spans)} samples, bound {bound:.4f}"
     )
@@ -129,6 +129,11 @@ def fidelity_holds(found: ShardFidelity) -> Finding:
     )
 
 
-def _cosines(gram: torch.Tensor) -> torch.Tensor:
-    norms = gram.diagonal().sqrt()
+def _gram(rows: "Tensor") -> np.ndarray:
+    """Inner products (n, n) of rows (n, d)."""
+    return (rows @ rows.T).cpu().numpy()
+
+
+def _cosines(gram: np.ndarray) -> np.ndarray:
+    norms = np.sqrt(gram.diagonal())
     return gram / norms[:, None] / norms[None, :]

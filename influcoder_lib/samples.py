@@ -10,13 +10,16 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import polars as pl
 import pyarrow as pa
 
 from influcoder_lib.errors import DataError, shown
 from influcoder_lib.tables import read_blocks
+
+Role = Literal["query", "candidate"]
+"""What a sample is of two whose influence is asked for."""
 
 SAMPLE_SCHEMA = pl.Schema(
     {

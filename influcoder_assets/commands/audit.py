@@ -162,10 +162,10 @@ def _given(
 
 
 def _searcher(store: Store) -> "Searcher":
-    from influcoder_lib import models
+    from influcoder_lib import target_model
     from influcoder_lib.audit.search import Searcher
 
-    models.quiet()
+    target_model.quiet()
     with Console(stderr=True).status("loading the encoder in use"):
         searcher = Searcher(store)
     audit_tables.warn_of_missing(searcher.missing)

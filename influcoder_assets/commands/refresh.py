@@ -204,12 +204,7 @@ def _verify(workspace: "Workspace") -> list[str]:
 def _refresh(home: Path) -> None:
     os.environ.update(environment.of_home(home))
     from influcoder_assets import preflight
-    from influcoder_assets.commands.driver import (
-        expected_cost,
-        failed_checks,
-        refresh_home,
-        summary,
-    )
+    from influcoder_assets.commands.driver import failed_checks, refresh_home, summary
     from influcoder_assets.reporting import warnings_of
     from influcoder_assets.survey import Survey
     from influcoder_assets.workspace import Workspace
@@ -224,6 +219,9 @@ def _refresh(home: Path) -> None:
         console.print(f"{_nothing_to_make(found)}: the plan is empty, nothing is run.")
     steps = found.steps
     while steps:
+        # With torch, which takes seconds to import.
+        from influcoder_assets.commands.costs import expected_cost
+
         console.print(expected_cost(found.workspace, steps))
         with progress():
             failures, more = refresh_home(home)

@@ -9,8 +9,7 @@ import numpy as np
 
 from influcoder_lib.curation import index
 from influcoder_lib.rows import RowStore
-from influcoder_lib.samples import Sample
-from influcoder_lib.student.head import Role
+from influcoder_lib.samples import Role, Sample
 
 # A killed run loses at most about so many vectors.
 _BLOCK = 1024

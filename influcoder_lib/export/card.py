@@ -17,7 +17,7 @@ from influcoder_lib.errors import listed
 from influcoder_lib.export.origin import Origin
 from influcoder_lib.export.tables import Format, features
 from influcoder_lib.report import wording
-from influcoder_lib.report.markdown import escape
+from influcoder_lib.report.escaping import escape
 from influcoder_lib.report.model import DropReason, FunnelRow
 
 MAX_ROWS = 50

@@ -4,11 +4,11 @@ Whatever comes from data is escaped, so that it reads letter by letter and can s
 markup, nor a table cell, nor a link.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 
 from influcoder_lib.report import pictures
 from influcoder_lib.report.changes import Changes, MovedSample
+from influcoder_lib.report.escaping import escape
 from influcoder_lib.report.html import data_address
 from influcoder_lib.report.model import BehaviorReport, FunnelRow, ListedSample, Report, Table
 from influcoder_lib.report.pictures import LIGHT
@@ -36,10 +36,6 @@ MAX_SAMPLES = 10
 MAX_PICTURED = 3
 """Behaviors with pictures and samples: a run's log is no place for megabytes."""
 
-_MARKUP = re.compile(r"([\\`*_{}\[\]()#+\-.!|~^$:=\"'/@])")
-_LINK_START = re.compile(r"(https?:|ftp:|www|mailto:|xmpp:|@)", re.IGNORECASE)
-_WORD_JOINER = "\u2060"
-
 
 def render_markdown(report: Report) -> str:
     """The report in GitHub-flavored markdown: headline, figures, warnings, pictures, tables."""
@@ -62,17 +58,6 @@ def render_markdown(report: Report) -> str:
     if versions:
         blocks += ["## Provenance", _table(("what", "which"), versions)]
     return "\n\n".join(blocks) + "\n"
-
-
-def escape(text: str) -> str:
-    """Text that markdown shows as it is, on one line.
-
-    A word joiner (which has no width) is put where a bare address would become a link.
-    """
-    line = " ".join(text.split())
-    inert = _LINK_START.sub(lambda match: match[0] + _WORD_JOINER, line)
-    marked = _MARKUP.sub(r"\\\1", inert)
-    return marked.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _change_blocks(changes: Changes | None) -> list[str]:

@@ -1,1 +1,5 @@
 """The student: a text encoder whose cosine follows the teacher's influence."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -19,10 +19,11 @@ from sentence_transformers.util import batch_to_device
 from influcoder_lib import fingerprint
 from influcoder_lib.budget import TokenBudget, batches, reordered
 from influcoder_lib.errors import StoreError
-from influcoder_lib.hardware import Precision, computing_in, deterministic, dtype_of
-from influcoder_lib.samples import Sample
+from influcoder_lib.hardware import computing_in, deterministic, dtype_of
+from influcoder_lib.precision import Precision
+from influcoder_lib.samples import Role, Sample
 from influcoder_lib.student.folder import open_model
-from influcoder_lib.student.head import KernelHead, Role
+from influcoder_lib.student.head import KernelHead
 from influcoder_lib.student.reading import Batch, reader_of
 
 # The activations of so many tokens stay in a CPU's caches; with fewer a GPU waits for its orders.

@@ -7,7 +7,7 @@ know it.
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,8 +16,6 @@ from torch import Tensor, nn
 
 from influcoder_lib.student import surface
 from influcoder_lib.vectors import unit_rows
-
-Role = Literal["query", "candidate"]
 
 PARTS = 2
 """Prompt and response."""

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from influcoder_lib.budget import reordered
 from influcoder_lib.errors import ModelError
-from influcoder_lib.samples import Sample
+from influcoder_lib.samples import Role, Sample
 from influcoder_lib.student.encoder import InfluenceEncoder
-from influcoder_lib.student.head import KernelHead, Regression, Role, blend, square_distances
+from influcoder_lib.student.head import KernelHead, Regression, blend, square_distances
 from influcoder_lib.student.reading import Batch
 from influcoder_lib.student.training import Distilled, EpochLog, TrainingSet, validated
 from influcoder_lib.vectors import unit_rows

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from influcoder_lib.errors import SettingsError
-from influcoder_lib.hardware import PRECISIONS, Precision
+from influcoder_lib.precision import PRECISIONS, Precision
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import heapq
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -11,7 +12,9 @@ import polars as pl
 from influcoder_lib import fingerprint, memory
 from influcoder_lib.rows import RowStore
 from influcoder_lib.samples import SAMPLE_SCHEMA, Sample
-from influcoder_lib.teacher.gradients import GradientFeatures
+
+if TYPE_CHECKING:
+    from influcoder_lib.teacher.gradients import GradientFeatures
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def share_out(drawn: Sequence[Sequence[str]], count: int, seed: int) -> list[int
 
 
 def collect(
-    open_engine: Callable[[], GradientFeatures],
+    open_engine: Callable[[], "GradientFeatures"],
     samples: Sequence[Sample],
     rows: RowStore,
     dimensions: int,
@@ -88,7 +91,7 @@ def collect(
 
 
 def _compute(
-    engine: GradientFeatures,
+    engine: "GradientFeatures",
     samples: Sequence[Sample],
     rows: RowStore,
     progress: Callable[[str], None],

@@ -23,8 +23,8 @@ from torch.nn import functional
 from influcoder_lib.budget import TokenBudget
 from influcoder_lib.errors import ModelError
 from influcoder_lib.hardware import computing_in, deterministic
-from influcoder_lib.models import TargetModel
 from influcoder_lib.samples import Sample
+from influcoder_lib.target_model import TargetModel
 from influcoder_lib.teacher import attention
 from influcoder_lib.teacher.adapters import AdaptedLayer
 from influcoder_lib.teacher.sketch import Sketch

@@ -7,14 +7,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from influcoder_lib import fingerprint, memory, models, rows
-from influcoder_lib.hardware import Precision
+from influcoder_lib import fingerprint, hardware, memory, models, rows, target_model
+from influcoder_lib.precision import Precision
 from influcoder_lib.samples import Sample
 from influcoder_lib.teacher import gradients
 from influcoder_lib.teacher.adapters import fresh_adapter, trained_adapter
 from influcoder_lib.teacher.gradients import GradientFeatures
 from influcoder_lib.teacher.sketch import CountSketch
 from influcoder_lib.teacher.warmup import Checkpoint, WarmupSettings, warm_up
+
+# A CPU gains nothing from more; a GPU has done with fewer before it is told what comes next.
+_GRADIENT_TOKENS = {"cpu": 1024, "cuda": 32_768}
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,12 @@ class TeacherSettings:
         return fingerprint.of_text(model, *versions, fingerprint.of_json(shaping))
 
 
+def gradient_tokens(asked: int | None, window: int) -> int:
+    """Tokens in a batch of gradients, of samples of at most `window`: as many as are asked for, or
+    what suits the device that models run on."""
+    return asked or max(window, _GRADIENT_TOKENS[hardware.device().type])
+
+
 @functools.lru_cache(maxsize=1)
 def open_teacher(
     files: models.ModelFiles, cache: Path, settings: TeacherSettings
@@ -54,8 +63,8 @@ def open_teacher(
         ModelError: model or adapter cannot be used.
         SettingsError: the window has more tokens than the model has places for.
     """
-    models.quiet()
-    target = models.load_target(models.unpack(files, cache), settings.dtype)
+    target_model.quiet()
+    target = target_model.load_target(target_model.unpack(files, cache), settings.dtype)
     layers = (
         fresh_adapter(target.model, settings.rank, settings.seed)
         if settings.adapter is None
@@ -82,8 +91,8 @@ def warm_up_target(
         SettingsError: the window has more tokens than the model has places for.
     """
     close_teacher()
-    models.quiet()
-    target = models.load_target(models.unpack(files, cache), settings.dtype)
+    target_model.quiet()
+    target = target_model.load_target(target_model.unpack(files, cache), settings.dtype)
     return warm_up(
         target, samples, settings.window, settings.tokens_per_batch, training, folder, say
     )

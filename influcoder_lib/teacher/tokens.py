@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from influcoder_lib.errors import SettingsError
-from influcoder_lib.models import TargetModel
 from influcoder_lib.samples import Sample
+from influcoder_lib.target_model import TargetModel
 
 _PROBE = "\u2042"
 

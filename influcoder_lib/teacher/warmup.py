@@ -22,9 +22,9 @@ from torch import Tensor
 from influcoder_lib import fingerprint
 from influcoder_lib.budget import TokenBudget
 from influcoder_lib.errors import DataError
-from influcoder_lib.models import TargetModel
 from influcoder_lib.samples import Sample
 from influcoder_lib.schedule import warmup_then_decay
+from influcoder_lib.target_model import TargetModel
 from influcoder_lib.teacher.adapters import AdaptedLayer, fresh_adapter
 from influcoder_lib.teacher.gradients import backward
 from influcoder_lib.teacher.tokens import Span, span_encoder

@@ -103,4 +103,4 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(InfluenceEncoder, "load", refuse)
     monkeypatch.setattr(GradientFeatures, "features", refuse)
-    monkeypatch.setattr("influcoder_assets.teacher.open_teacher", refuse)
+    monkeypatch.setattr("influcoder_lib.teacher.loading.open_teacher", refuse)

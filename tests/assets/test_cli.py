@@ -147,6 +147,20 @@ def test_dagster_home_chooses_the_home(influcoder, done: Done):
     assert "Everything is up to date" in influcoder("plan").output
 
 
+@pytest.mark.parametrize("command", ["plan", "status", "run"])
+def test_no_model_library_is_imported_where_nothing_is_to_be_made(refreshed_home, command):
+    code = (
+        "import sys, influcoder_assets.definitions; from influcoder_assets.cli import app;"
+        "app(sys.argv[1:], standalone_mode=False);"
+        "heavy = {'torch', 'transformers', 'sentence_transformers', 'sklearn', 'matplotlib'};"
+        "print(sorted(heavy & sys.modules.keys()))"
+    )
+    words = [sys.executable, "-c", code, command, "--home", str(refreshed_home)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert "up to date" in done.stdout
+    assert done.stdout.endswith("\n[]\n")
+
+
 def test_running_an_up_to_date_home_runs_nothing_and_shows_the_summary(influcoder, refreshed_home):
     result = influcoder("run", "--home", refreshed_home)
     assert result.exit_code == 0

@@ -8,7 +8,7 @@ import pytest
 
 from influcoder_assets.maker import current_facts, make
 from influcoder_assets.workspace import Workspace
-from influcoder_lib.report.markdown import escape
+from influcoder_lib.report.escaping import escape
 from influcoder_lib.store import Manifest
 from tests.assets import tiny_home
 from tests.assets.changes import check_refresh

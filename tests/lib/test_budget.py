@@ -12,8 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from influcoder_lib import hardware
-from influcoder_lib.budget import TokenBudget, batches, gradient_tokens, reordered
+from influcoder_lib.budget import TokenBudget, batches, reordered
 from influcoder_lib.errors import ModelError
 
 OUT_OF_MEMORY = (
@@ -37,23 +36,6 @@ def test_batches_hold_every_row_once_within_the_budget_longest_first(lengths, bu
     for group, following in itertools.pairwise(groups):
         grown = (len(group) + 1) * max(lengths[index] for index in [*group, following[0]])
         assert grown > budget, "a batch was closed while the next row still fitted"
-
-
-@pytest.mark.parametrize(
-    ("kind", "asked", "window", "tokens"),
-    [
-        ("cpu", None, 512, 1024),
-        ("cpu", None, 4096, 4096),
-        ("cpu", 600, 512, 600),
-        ("cuda", None, 512, 32_768),
-        ("cuda", 600, 512, 600),
-    ],
-)
-def test_a_batch_of_gradients_suits_the_device_unless_told_otherwise(
-    monkeypatch, kind, asked, window, tokens
-):
-    monkeypatch.setattr(hardware, "device", lambda: torch.device(kind))
-    assert gradient_tokens(asked, window) == tokens
 
 
 def test_a_row_longer_than_the_budget_is_a_batch_of_its_own():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from influcoder_lib import estimates
+from influcoder_lib import estimates, hardware
 from influcoder_lib.estimates import Workload
 from influcoder_lib.models import ModelFiles
 from influcoder_lib.refresh import Step
@@ -46,7 +46,7 @@ def load(tmp_path) -> Workload:
 
 
 def test_seconds_are_work_over_four_tenths_of_the_rate(load, monkeypatch):
-    monkeypatch.setattr(estimates, "matmul_rate", lambda precision: 10_000.0)
+    monkeypatch.setattr(hardware, "matmul_rate", lambda precision: 10_000.0)
     plan = [
         ("corpus", "a"),
         ("corpus", "b"),
@@ -74,14 +74,14 @@ def test_seconds_are_work_over_four_tenths_of_the_rate(load, monkeypatch):
 
 
 def test_a_static_student_costs_the_same_whatever_the_encoder(load, monkeypatch):
-    monkeypatch.setattr(estimates, "matmul_rate", lambda precision: 10_000.0)
+    monkeypatch.setattr(hardware, "matmul_rate", lambda precision: 10_000.0)
     plan = [Step("corpus_embeddings", "a", "new", True)]
     (found,) = estimates.estimate(plan, replace(load, static=True))
     assert found.seconds == pytest.approx(500 * 3e-4)
 
 
 def test_gradients_need_memory_for_the_model_and_a_batch(load, monkeypatch):
-    monkeypatch.setattr(estimates, "matmul_rate", lambda precision: 10_000.0)
+    monkeypatch.setattr(hardware, "matmul_rate", lambda precision: 10_000.0)
     found = estimates.estimate(
         [Step(asset, None, "new", True) for asset in ("corpus", "distillation_set")], load
     )

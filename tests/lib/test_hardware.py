@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from influcoder_lib import hardware, models
+from influcoder_lib import hardware, target_model
 from influcoder_lib.samples import Sample
 from influcoder_lib.student.encoder import InfluenceEncoder
 from tests.tiny import tiny_encoder, tiny_target
@@ -45,9 +45,9 @@ def test_a_cpu_with_bfloat16_uses_it(monkeypatch, instructions):
 def test_a_cpu_without_it_computes_in_float32_unless_told_otherwise(monkeypatch, tmp_path, caplog):
     pretend(monkeypatch, "avx512_f")
     folder = tiny_target(tmp_path / "target", "llama")
-    assert models.load_target(folder, "auto").dtype == torch.float32
+    assert target_model.load_target(folder, "auto").dtype == torch.float32
     assert caplog.messages == []
-    assert models.load_target(folder, "bfloat16").dtype == torch.bfloat16
+    assert target_model.load_target(folder, "bfloat16").dtype == torch.bfloat16
     assert "target_model.dtype: auto" in caplog.text
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from influcoder_lib import models
+from influcoder_lib import models, target_model
 from influcoder_lib.fingerprint import sample_id
-from influcoder_lib.hardware import Precision
+from influcoder_lib.precision import Precision
 from influcoder_lib.samples import Sample
 from influcoder_lib.student.encoder import InfluenceEncoder
 from influcoder_lib.teacher.adapters import fresh_adapter
@@ -38,11 +38,11 @@ def _installed(name: str) -> None:
 def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _installed("smollm2-135m-instruct")
     files = models.locate("smollm2-135m-instruct", Path())
-    return models.unpack(files, tmp_path_factory.mktemp("models"))
+    return target_model.unpack(files, tmp_path_factory.mktemp("models"))
 
 
 def _features(decoder: Path, dtype: Precision) -> np.ndarray:
-    target = models.load_target(decoder, dtype)
+    target = target_model.load_target(decoder, dtype)
     layers = fresh_adapter(target.model, 16, 0)
     assert len(layers) == 210
     engine = GradientFeatures(target, layers, CountSketch(8192, 0), 512, 1024)
@@ -53,7 +53,7 @@ def _features(decoder: Path, dtype: Precision) -> np.ndarray:
 
 
 def test_the_unpacked_decoder_knows_the_capital_of_france(decoder: Path) -> None:
-    target = models.load_target(decoder, "float32")
+    target = target_model.load_target(decoder, "float32")
     prompt = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
     ids = target.tokenizer(prompt, return_tensors="pt")
     with torch.no_grad():

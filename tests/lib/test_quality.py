@@ -5,8 +5,8 @@ import pytest
 
 from influcoder_lib import quality
 from influcoder_lib.curation import index
-from influcoder_lib.models import load_target
 from influcoder_lib.samples import Sample
+from influcoder_lib.target_model import load_target
 from influcoder_lib.teacher.adapters import fresh_adapter
 from influcoder_lib.teacher.gradients import GradientFeatures
 from influcoder_lib.teacher.sketch import CountSketch

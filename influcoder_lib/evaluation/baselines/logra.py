@@ -23,8 +23,8 @@ from torch import Tensor
 
 from influcoder_lib.errors import DataError
 from influcoder_lib.evaluation.baselines.gradient import Features, features_of
-from influcoder_lib.models import TargetModel
 from influcoder_lib.samples import Sample
+from influcoder_lib.target_model import TargetModel
 from influcoder_lib.teacher.adapters import AdaptedLayer, d_out, fresh_adapter, generator_of
 from influcoder_lib.teacher.gradients import GradientFeatures
 

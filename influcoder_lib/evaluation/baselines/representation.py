@@ -7,8 +7,8 @@ import torch
 
 from influcoder_lib.budget import batches
 from influcoder_lib.hardware import computing_in
-from influcoder_lib.models import TargetModel
 from influcoder_lib.samples import Sample
+from influcoder_lib.target_model import TargetModel
 from influcoder_lib.teacher.tokens import span_encoder
 
 

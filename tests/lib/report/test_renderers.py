@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from influcoder_lib.report import pictures
+from influcoder_lib.report.escaping import escape
 from influcoder_lib.report.html import render_html
-from influcoder_lib.report.markdown import escape, render_markdown
+from influcoder_lib.report.markdown import render_markdown
 from influcoder_lib.report.wording import percent
 
 HOSTILE = [

@@ -13,9 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from influcoder_lib.errors import ModelError
-from influcoder_lib.samples import Sample
+from influcoder_lib.samples import Role, Sample
 from influcoder_lib.student.encoder import InfluenceEncoder
-from influcoder_lib.student.head import Role, blend
+from influcoder_lib.student.head import blend
 from influcoder_lib.student.kernel import (
     _ALPHAS,
     _TOLD,

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from influcoder_lib.errors import ModelError
-from influcoder_lib.models import load_target
+from influcoder_lib.target_model import load_target
 from influcoder_lib.teacher.adapters import trained_adapter
 from tests.tiny import ARCHITECTURES, tiny_target
 

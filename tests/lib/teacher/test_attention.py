@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from influcoder_lib.hardware import computing_in
-from influcoder_lib.models import load_target
+from influcoder_lib.target_model import load_target
 from influcoder_lib.teacher import attention
 from tests.tiny import tiny_target
 

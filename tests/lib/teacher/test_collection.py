@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from influcoder_lib import fingerprint
 from influcoder_lib.errors import ModelError
-from influcoder_lib.models import load_target
 from influcoder_lib.rows import RowStore
 from influcoder_lib.samples import SAMPLE_SCHEMA, Sample
+from influcoder_lib.target_model import load_target
 from influcoder_lib.teacher.adapters import fresh_adapter
 from influcoder_lib.teacher.collection import collect, draw, draw_rows, share_out
 from influcoder_lib.teacher.gradients import GradientFeatures

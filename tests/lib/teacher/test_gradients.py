@@ -14,9 +14,9 @@ from torch.nn import functional
 
 from influcoder_lib import fingerprint
 from influcoder_lib.errors import ModelError
-from influcoder_lib.hardware import Precision
-from influcoder_lib.models import load_target
+from influcoder_lib.precision import Precision
 from influcoder_lib.samples import Sample
+from influcoder_lib.target_model import load_target
 from influcoder_lib.teacher.adapters import AdaptedLayer, fresh_adapter, trained_adapter
 from influcoder_lib.teacher.gradients import FeatureBatch, GradientFeatures
 from influcoder_lib.teacher.sketch import CountSketch

@@ -10,8 +10,8 @@ from transformers import PreTrainedTokenizerFast
 from transformers.utils import chat_template_utils
 
 from influcoder_lib.errors import SettingsError
-from influcoder_lib.models import load_target
 from influcoder_lib.samples import Sample
+from influcoder_lib.target_model import load_target
 from influcoder_lib.teacher.tokens import Span, SpanEncoder, span_encoder
 from tests.tiny import (
     ARCHITECTURES,

@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from influcoder_lib import fingerprint
 from influcoder_lib.errors import DataError
-from influcoder_lib.models import TargetModel, load_target
 from influcoder_lib.samples import Sample
+from influcoder_lib.target_model import TargetModel, load_target
 from influcoder_lib.teacher import warmup
 from influcoder_lib.teacher.adapters import fresh_adapter, trained_adapter
 from influcoder_lib.teacher.tokens import Span, SpanEncoder

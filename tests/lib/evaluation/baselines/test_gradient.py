@@ -11,8 +11,8 @@ from influcoder_lib.errors import DataError
 from influcoder_lib.evaluation.baselines.encoder import EncoderCosine
 from influcoder_lib.evaluation.baselines.gradient import GradientCosine
 from influcoder_lib.evaluation.baselines.representation import Representations
-from influcoder_lib.models import load_target
 from influcoder_lib.samples import Sample
+from influcoder_lib.target_model import load_target
 from tests.tiny import ARCHITECTURES, tiny_target
 
 TEXTS = [("what is red?", "the cat."), ("", "a dog sings"), ("why", "z"), ("one two", "four five")]

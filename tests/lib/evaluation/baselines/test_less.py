@@ -11,8 +11,8 @@ from torch.nn import functional
 from influcoder_lib import fingerprint
 from influcoder_lib.errors import DataError, ModelError
 from influcoder_lib.evaluation.baselines import less
-from influcoder_lib.models import load_target
 from influcoder_lib.samples import Sample
+from influcoder_lib.target_model import load_target
 from influcoder_lib.teacher.adapters import trained_adapter
 from influcoder_lib.teacher.gradients import GradientFeatures
 from influcoder_lib.teacher.sketch import CountSketch

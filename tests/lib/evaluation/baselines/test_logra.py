@@ -10,8 +10,8 @@ from torch.nn import functional
 from influcoder_lib import fingerprint
 from influcoder_lib.errors import DataError
 from influcoder_lib.evaluation.baselines.logra import Logra, Projection, projected_gradients
-from influcoder_lib.models import TargetModel, load_target
 from influcoder_lib.samples import Sample
+from influcoder_lib.target_model import TargetModel, load_target
 from influcoder_lib.teacher.adapters import AdaptedLayer, fresh_adapter
 from influcoder_lib.teacher.gradients import GradientFeatures
 from tests.lib.evaluation.baselines.engine_rows import rows_of

@@ -1,0 +1,1 @@
+from . import held_out as held_out

@@ -1,0 +1,3 @@
+from . import html as html
+from . import markdown as markdown
+from . import training as training
