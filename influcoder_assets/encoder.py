@@ -46,7 +46,7 @@ _COMPARED: dict[str, Any] = {
     sources=("base_encoder",),
     settings=lambda s: s.encoder.model_dump(mode="json", exclude={"path", "registered_model"}),
     kinds=("pytorch", "mlflow"),
-    code_version="3",
+    code_version="4",
 )
 def influence_encoder(task: Task) -> None:
     """The latest trained encoder, logged and registered: a challenger until it passes.

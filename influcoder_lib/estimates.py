@@ -26,6 +26,8 @@ _ACTIVATIONS = 8e-3
 _ENCODERS: Precision = "auto"
 # Seconds that a static student takes for a text, most of them the tokenizer's.
 _STATIC = 3e-4
+# Matrices of float64, a row and a column a candidate, that a fit in closed form holds at its peak.
+_MATRICES = 8
 # Share of the machine's matmul rate that gradients, training and embedding reach.
 _EFFICIENCY = 0.4
 
@@ -129,7 +131,7 @@ def _seconds(asset: str, count: int, load: Workload, rates: dict[Precision, floa
     pass_cost = 2 * 0.5 * parameters(load.encoder) * encoder_tokens / rates[_ENCODERS]
     embedding = pass_cost / _EFFICIENCY
     student = _STATIC if load.static else embedding
-    candidates = min(load.candidates, load.candidates_per_shard * load.shards)
+    candidates = _candidates(load)
     corpus = load.rows_per_shard * load.shards
     steps = load.epochs * load.seeds * 0.6 * candidates / load.candidates_per_step
     descent = steps * load.samples_per_step * 3 * pass_cost / _EFFICIENCY
@@ -144,6 +146,10 @@ def _seconds(asset: str, count: int, load: Workload, rates: dict[Precision, floa
     }.get(asset, 0.2 * count)
 
 
+def _candidates(load: Workload) -> int:
+    return min(load.candidates, load.candidates_per_shard * load.shards)
+
+
 def _gib(asset: str, load: Workload) -> float:
     width = hardware.dtype_of(load.dtype, hardware.device()).itemsize
     if asset in ("gradient_projections", "distillation_set") or (
@@ -153,5 +159,8 @@ def _gib(asset: str, load: Workload) -> float:
         activations = load.tokens_per_batch * parameters(load.target) * _ACTIVATIONS / _GIB
         return _BASE_GIB + min(model + activations, hardware.device_memory() / _GIB)
     if asset in ("influence_encoder", "champion_encoder", "encoder_comparison"):
-        return _BASE_GIB + 6 * parameters(load.encoder) * 4 / _GIB
+        size = 6 * parameters(load.encoder) * 4
+        if asset == "influence_encoder" and not load.epochs:
+            size += _MATRICES * 8 * _candidates(load) ** 2
+        return _BASE_GIB + size / _GIB
     return _BASE_GIB

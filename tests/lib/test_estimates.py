@@ -90,3 +90,14 @@ def test_gradients_need_memory_for_the_model_and_a_batch(load, monkeypatch):
         pytest.approx(1.2),
         pytest.approx(1.2 + (weights + activations) / 2**30, abs=1e-9),
     ]
+
+
+def test_a_fit_in_closed_form_needs_memory_for_the_square_of_its_candidates(load, monkeypatch):
+    monkeypatch.setattr(hardware, "matmul_rate", lambda precision: 10_000.0)
+    plan = [Step("influence_encoder", None, "new", True)]
+    few, many, descended = (
+        estimates.estimate(plan, replace(load, epochs=epochs, candidates=most, shards=10_000))[0]
+        for epochs, most in ((0, 1000), (0, 20_000), (8, 20_000))
+    )
+    assert many.gib - few.gib == pytest.approx(64 * (20_000**2 - 1000**2) / 2**30)
+    assert descended.gib < few.gib

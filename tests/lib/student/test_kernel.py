@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from influcoder_lib.errors import ModelError
 from influcoder_lib.samples import Role, Sample
+from influcoder_lib.student import kernel
 from influcoder_lib.student.encoder import InfluenceEncoder
 from influcoder_lib.student.head import blend
 from influcoder_lib.student.kernel import (
@@ -113,18 +114,38 @@ def test_penalty_and_weight_have_the_least_leave_one_out_error(student: Influenc
     centred = wanted - wanted.mean(axis=0)
     errors = {}
     for told, alpha in itertools.product(_TOLD, _ALPHAS):
-        kernel, total = blend(pools, outright, told).numpy(), 0.0
-        for out in range(len(kernel)):
-            rest = np.delete(np.arange(len(kernel)), out)
-            inner = kernel[np.ix_(rest, rest)] + alpha * np.eye(len(rest))
-            predicted = kernel[out, rest] @ np.linalg.solve(inner, centred[rest])
+        matrix, total = blend(pools, outright, told).numpy(), 0.0
+        for out in range(len(matrix)):
+            rest = np.delete(np.arange(len(matrix)), out)
+            inner = matrix[np.ix_(rest, rest)] + alpha * np.eye(len(rest))
+            predicted = matrix[out, rest] @ np.linalg.solve(inner, centred[rest])
             total += np.square((centred[out] - predicted) @ (TRAIN.query_features @ span).T).sum()
         errors[told, alpha] = total
     told, alpha = min(errors, key=lambda pair: errors[pair])
     assert regression.told == told
-    kernel = blend(pools, outright, told).numpy()
-    dual = np.linalg.solve(kernel + alpha * np.eye(len(kernel)), centred)
+    matrix = blend(pools, outright, told).numpy()
+    dual = np.linalg.solve(matrix + alpha * np.eye(len(matrix)), centred)
     np.testing.assert_allclose(regression.dual.numpy(), dual, atol=1e-4)
+
+
+def test_a_weight_is_chosen_on_a_few_samples_and_used_for_all(
+    words: InfluenceEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decomposed: list[np.ndarray] = []
+    ridge = kernel._ridge
+
+    def noted(matrix: np.ndarray, *rest: np.ndarray) -> object:
+        decomposed.append(matrix)
+        return ridge(matrix, *rest)
+
+    monkeypatch.setattr(kernel, "_ridge", noted)
+    monkeypatch.setattr(kernel, "_CHOOSING", 7)
+    regression = head_of(fit(words, TRAIN, 16)[0]).candidate
+    assert [len(each) for each in decomposed] == [7] * 4 + [20] + [7] * 4 + [60]
+    whole = decomposed[-1]
+    rows = [0, 8, 17, 25, 34, 42, 51]
+    chosen = decomposed[5 + _TOLD.index(regression.told)]
+    np.testing.assert_array_equal(chosen, whole[np.ix_(rows, rows)])
 
 
 def test_lengths_weigh_more_where_they_tell_more(base: InfluenceEncoder) -> None:
