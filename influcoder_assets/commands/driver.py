@@ -20,6 +20,7 @@ from influcoder_lib.report import wording
 from influcoder_lib.report.model import Table, read_table
 
 _NAMED = 3
+_GO_ON = "What was made is kept: type `influcoder run` to go on from there."
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -32,7 +33,11 @@ class Ran(NamedTuple):
 
 def refresh_home(home: Path, job: dg.JobDefinition = refresh_job) -> Ran:
     """Run the refresh job, or one like it, in this process, recorded in the home's Dagster
-    instance."""
+    instance.
+
+    Raises:
+        KeyboardInterrupt: the process was asked to end, by Ctrl-C or SIGTERM.
+    """
     try:
         opened = open_instance(home)
     except StoreError as error:
@@ -44,6 +49,8 @@ def refresh_home(home: Path, job: dg.JobDefinition = refresh_job) -> Ran:
             run_config=_QUIET,
             raise_on_error=False,
         )
+    if any(_is_interrupt(event) for event in result.all_events):
+        raise KeyboardInterrupt(_GO_ON)
     failures = [
         str(event.step_failure_data.user_failure_data.description)
         if event.step_failure_data.user_failure_data
@@ -58,6 +65,12 @@ def refresh_home(home: Path, job: dg.JobDefinition = refresh_job) -> Ran:
         if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION
     ]
     return Ran(failures, checks)
+
+
+def _is_interrupt(event: dg.DagsterEvent) -> bool:
+    """Whether this is how Dagster, which catches signals, notes one: as a run that failed."""
+    error = event.job_failure_data.error if event.is_run_failure else None
+    return error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__
 
 
 def failed_checks(evaluations: Sequence[dg.AssetCheckEvaluation]) -> list[str]:

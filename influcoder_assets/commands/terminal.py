@@ -26,15 +26,21 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @contextmanager
 def errors() -> Iterator[None]:
-    """Print a user-facing error without a stack trace, and exit with 1."""
+    """Print a user-facing error without a stack trace, and exit with 1; of an interrupt, with 130
+    as shells do."""
     try:
         yield
     except InflucoderError as error:
-        shown = Console(stderr=True)
-        shown.print(
-            without_controls(str(error)), style="red", markup=False, highlight=False, soft_wrap=True
-        )
+        _print_error(str(error))
         raise typer.Exit(1) from None
+    except KeyboardInterrupt as interrupt:
+        _print_error(f"Interrupted. {interrupt}".strip())
+        raise typer.Exit(130) from None
+
+
+def _print_error(text: str) -> None:
+    shown = Console(stderr=True)
+    shown.print(without_controls(text), style="red", markup=False, highlight=False, soft_wrap=True)
 
 
 def say(text: str) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -278,6 +279,26 @@ def test_a_run_goes_on_with_what_changed_meanwhile(influcoder, refreshed_home, m
     result = influcoder("run", "--home", refreshed_home)
     assert result.exit_code == 0
     assert f"{4 * ROWS + 2} rows in" in result.output
+    assert tiny_home.plan(refreshed_home) == []
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_interrupted_ends_and_the_next_one_goes_on(
+    influcoder, refreshed_home, monkeypatch, sent
+):
+    tiny_home.append_row(refreshed_home / "corpus" / "a.jsonl", NEW_ROW)
+    with monkeypatch.context() as patch:
+        interrupt(patch, "gradient_projections", "a.jsonl", lambda: signal.raise_signal(sent))
+        ended = influcoder("run", "--home", refreshed_home)
+    assert ended.exit_code == 130
+    said = "Interrupted. What was made is kept: type `influcoder run` to go on from there.\n"
+    assert ended.stderr.endswith(said)
+    assert "gradient_projections/a.jsonl: starts" in ended.stdout
+    assert "filtered_dataset/a.jsonl: starts" not in ended.stdout
+    on = influcoder("run", "--home", refreshed_home)
+    assert on.exit_code == 0
+    assert "corpus/a.jsonl: starts" not in on.stdout
+    assert f"{3 * ROWS + 2} rows in" in on.stdout
     assert tiny_home.plan(refreshed_home) == []
 
 
