@@ -1,5 +1,9 @@
-"""Which number format a machine computes in, when nobody says."""
+"""Which number format a machine computes in, and how its threads wait, when nobody says."""
 
+import os
+import re
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -84,3 +88,25 @@ def test_what_is_asked_of_kernels_ends_with_the_block_even_by_an_error(warn_only
         fail()
     assert found == [(True, warn_only, False, False)]
     assert asked() == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch brings libgomp on Linux")
+@pytest.mark.parametrize(
+    ("chosen", "spins"),
+    [
+        ({}, "1000"),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "30000000000"),
+    ],
+)
+def test_threads_spin_briefly_unless_told_otherwise(chosen, spins):
+    own = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}
+    asked = {name: value for name, value in os.environ.items() if name not in own}
+    done = subprocess.run(
+        [sys.executable, "-c", "import influcoder_lib.hardware"],
+        env={**asked, "OMP_DISPLAY_ENV": "VERBOSE", **chosen},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert set(re.findall(r"GOMP_SPINCOUNT = '(\d+)'", done.stderr)) == {spins}
