@@ -35,9 +35,8 @@ from bench import measure
 from bench.measure import Figure
 from bench.peers.protocol import Answer, Contender, Row
 from influcoder_assets.settings_models import FreshAdapter, SketchSettings, TargetModelSettings
-from influcoder_lib import models, target_model
+from influcoder_lib import hardware, models, target_model
 from influcoder_lib.samples import Sample
-from influcoder_lib.teacher.loading import gradient_tokens
 from influcoder_lib.teacher.tokens import SpanEncoder
 
 # The best of bfloat16 and float32, fused and eager attention, 512 to 2,048 tokens a batch.
@@ -140,7 +139,8 @@ def arguments() -> argparse.Namespace:
     if given.only and "b" in given.only and not given.bergson:
         parser.error("--only b needs --bergson PYTHON")
     given.window = given.window or (1024 if given.random_decoder else ours.window)
-    given.tokens_per_batch = given.tokens_per_batch or [gradient_tokens(None, given.window)]
+    suited = hardware.gradient_tokens(None, given.window)
+    given.tokens_per_batch = given.tokens_per_batch or [suited]
     return given
 
 

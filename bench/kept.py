@@ -11,7 +11,7 @@ from types import ModuleType
 import numpy as np
 
 from bench import measure
-from influcoder_lib import fingerprint, models, target_model
+from influcoder_lib import fingerprint, hardware, models, target_model
 from influcoder_lib.curation.embedding import Reads, StoredVectors
 from influcoder_lib.evaluation.baselines import less, logra, representation
 from influcoder_lib.rows import FORMAT, open_rows
@@ -21,15 +21,15 @@ from influcoder_lib.teacher import warmup
 from influcoder_lib.teacher.collection import collect, draw
 from influcoder_lib.teacher.gradients import GradientFeatures
 from influcoder_lib.teacher.loading import (
-    TeacherSettings,
     close_teacher,
-    gradient_tokens,
     open_teacher,
     warm_up_target,
 )
+from influcoder_lib.teacher.settings import TeacherSettings
 
 _WINDOW = 512
-TEACHER = TeacherSettings("auto", _WINDOW, gradient_tokens(None, _WINDOW), 16, 0, None, 8192, 0)
+_TOKENS = hardware.gradient_tokens(None, _WINDOW)
+TEACHER = TeacherSettings("auto", _WINDOW, _TOKENS, 16, 0, None, 8192, 0)
 # LESS warms up on so many of the candidates.
 _WARMUP = 100
 _WARMUP_SETTINGS = warmup.WarmupSettings()

@@ -22,24 +22,24 @@ from influcoder_lib.tables import load_table
 from influcoder_lib.teacher import rankings
 from influcoder_lib.teacher.collection import Collected, collect, draw_rows, share_out
 from influcoder_lib.teacher.distillation_set import DistillationSet
+from influcoder_lib.teacher.settings import TeacherSettings
 
 if TYPE_CHECKING:
     from influcoder_lib.teacher.gradients import GradientFeatures
-    from influcoder_lib.teacher.loading import TeacherSettings
 
 _LABELLED = 1000
 # Where a sample stands is no part of it: a shard that is renamed is no other thing to learn from.
 _CANDIDATE_COLUMNS = ("sample_id", "prompt", "response", "label")
 
 
-def teacher_settings(settings: Settings, adapter_folder: Path | None) -> "TeacherSettings":
+def teacher_settings(settings: Settings, adapter_folder: Path | None) -> TeacherSettings:
     """The teacher's part of the user's settings, with the folder of a trained adapter."""
     target = settings.target_model
     adapter = target.adapter
-    return teacher.loading.TeacherSettings(
+    return TeacherSettings(
         dtype=target.dtype,
         window=target.window,
-        tokens_per_batch=teacher.loading.gradient_tokens(target.tokens_per_batch, target.window),
+        tokens_per_batch=target.tokens_per_batch,
         rank=adapter.rank if adapter.source == "fresh" else 0,
         seed=adapter.seed if adapter.source == "fresh" else 0,
         adapter=adapter_folder,
@@ -48,7 +48,7 @@ def teacher_settings(settings: Settings, adapter_folder: Path | None) -> "Teache
     )
 
 
-def _settings(task: Task) -> "TeacherSettings":
+def _settings(task: Task) -> TeacherSettings:
     adapter = task.settings.target_model.adapter
     folder = adapter.path if adapter.source == "peft" else None
     if adapter.source == "warmup":

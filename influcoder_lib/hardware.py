@@ -17,6 +17,9 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 # Names of torch.cpu.get_capabilities: x86-64 with AVX-512 or AMX, and 64-bit ARM.
 _BFLOAT16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16")
 
+# A CPU gains nothing from more; a GPU has done with fewer before it is told what comes next.
+_GRADIENT_TOKENS = {"cpu": 1024, "cuda": 32_768}
+
 
 def device() -> torch.device:
     """The GPU if there is one, else the CPU."""
@@ -29,6 +32,12 @@ def device_memory() -> float:
     if found.type == "cpu":
         return float("inf")
     return float(torch.cuda.get_device_properties(found).total_memory)
+
+
+def gradient_tokens(asked: int | None, window: int) -> int:
+    """Tokens in a batch of gradients, of samples of at most `window`: as many as are asked for, or
+    what suits the device that models run on."""
+    return asked or max(window, _GRADIENT_TOKENS[device().type])
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -8,7 +8,8 @@ import numpy as np
 from bench.peers.protocol import Compute, Row, serve
 from influcoder_lib.models import ModelFiles
 from influcoder_lib.samples import Sample
-from influcoder_lib.teacher.loading import TeacherSettings, open_teacher
+from influcoder_lib.teacher.loading import open_teacher
+from influcoder_lib.teacher.settings import TeacherSettings
 
 
 def prepare(options: dict[str, Any]) -> Compute:

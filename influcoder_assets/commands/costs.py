@@ -7,7 +7,7 @@ from rich.table import Table
 
 from influcoder_assets.encoder import training_seeds
 from influcoder_assets.workspace import Workspace
-from influcoder_lib import estimates, teacher
+from influcoder_lib import estimates, hardware
 from influcoder_lib.refresh import Step
 
 _MEASURED = 50
@@ -57,7 +57,7 @@ def _workload(workspace: Workspace, steps: Sequence[Step]) -> estimates.Workload
         candidates=settings.distillation.candidates,
         queries=int(estimates.rows_and_characters([q for q in queries if q.is_file()])[0]),
         shards=len(workspace.shards),
-        tokens_per_batch=teacher.loading.gradient_tokens(target.tokens_per_batch, target.window),
+        tokens_per_batch=hardware.gradient_tokens(target.tokens_per_batch, target.window),
         trained_on=adapter.samples * adapter.epochs if adapter.source == "warmup" else 0,
         static=encoder.architecture == "static",
         epochs=encoder.epochs if encoder.architecture == "transformer" else 0,

@@ -30,7 +30,6 @@ from influcoder_lib.teacher.adapters import AdaptedLayer
 from influcoder_lib.teacher.sketch import Sketch
 from influcoder_lib.teacher.tokens import Span, span_encoder
 
-CODE_VERSION = "4"
 # Logits of so many tokens over a vocabulary of 50,000 stay in the cache of most CPUs; a GPU wants
 # more at once.
 _ROWS = {"cpu": 32, "cuda": 512}

@@ -90,6 +90,23 @@ def test_what_is_asked_of_kernels_ends_with_the_block_even_by_an_error(warn_only
     assert asked() == before
 
 
+@pytest.mark.parametrize(
+    ("kind", "asked", "window", "tokens"),
+    [
+        ("cpu", None, 512, 1024),
+        ("cpu", None, 4096, 4096),
+        ("cpu", 600, 512, 600),
+        ("cuda", None, 512, 32_768),
+        ("cuda", 600, 512, 600),
+    ],
+)
+def test_a_batch_of_gradients_suits_the_device_unless_told_otherwise(
+    monkeypatch, kind, asked, window, tokens
+):
+    monkeypatch.setattr(hardware, "device", lambda: torch.device(kind))
+    assert hardware.gradient_tokens(asked, window) == tokens
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="torch brings libgomp on Linux")
 @pytest.mark.parametrize(
     ("chosen", "spins"),
