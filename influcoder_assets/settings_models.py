@@ -211,7 +211,7 @@ class EncoderSettings(Section):
         description="kernel: the encoder's transformer as it is, under a kernel regression of the"
         " teacher's features that knows prompt from response, their lengths and how they are set;"
         " static: the same regression on a table of the encoder's vectors of single tokens, which"
-        " reads some 90 times as many texts a second and cannot know the order of words;"
+        " reads 50 to 100 times as many texts a second and cannot know the order of words;"
         " transformer: the encoder itself is trained, as published.",
     )
     dimension: int = Field(
