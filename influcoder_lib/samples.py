@@ -19,7 +19,7 @@ from influcoder_lib.errors import DataError, shown
 from influcoder_lib.tables import read_blocks
 
 Role = Literal["query", "candidate"]
-"""What a sample is of two whose influence is asked for."""
+"""Which side a sample is on: influence is what a candidate has on a query."""
 
 SAMPLE_SCHEMA = pl.Schema(
     {

@@ -184,7 +184,7 @@ def _regress(
     pools, outright = (each.double() for each in regression.kernels(regression.support))
     intercept = targets.mean(axis=0, dtype=np.float64)
     centred = targets - intercept
-    regression.told = _told(pools, outright, centred, metric)
+    regression.told = _chosen_weight(pools, outright, centred, metric)
     best = _ridge(blend(pools, outright, regression.told).cpu().numpy(), centred, metric)
     regression.dual.copy_(torch.from_numpy(best.dual))
     regression.offset.copy_(torch.from_numpy(intercept))
@@ -192,8 +192,11 @@ def _regress(
     return targets - best.errors, best.loss / base if base > 0 else 1.0
 
 
-def _told(pools: Tensor, outright: Tensor, centred: np.ndarray, metric: np.ndarray) -> float:
-    """What the second kernel (n, n) weighs, to 1 of the first, where the error is least."""
+def _chosen_weight(
+    pools: Tensor, outright: Tensor, centred: np.ndarray, metric: np.ndarray
+) -> float:
+    """What the second kernel (n, n) weighs, to 1 of the first, where the error of the centred
+    targets (n, k) is least by the metric (k, k)."""
     count = min(len(pools), _CHOOSING)
     rows = np.arange(count) * len(pools) // count
     own, other = (each[rows][:, rows].cpu() for each in (pools, outright))

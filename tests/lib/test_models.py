@@ -14,23 +14,12 @@ from safetensors.torch import load_file
 from influcoder_lib import models
 from influcoder_lib.errors import ModelError
 from influcoder_lib.models import ModelFiles, Packaged
-from tests.tiny import tiny_encoder, tiny_target
-
-
-@pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_target(tmp_path_factory.mktemp("target"), "llama")
+from tests.tiny import tiny_encoder
 
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_encoder(tmp_path_factory.mktemp("encoder"))
-
-
-@pytest.fixture
-def copy(target: Path, tmp_path: Path) -> Path:
-    """A target model's folder of the test's own."""
-    return shutil.copytree(target, tmp_path / "copy")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,18 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from influcoder_lib import models, target_model
 from influcoder_lib.errors import ModelError
-from tests.tiny import tiny_encoder, tiny_target
-
-
-@pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_target(tmp_path_factory.mktemp("target"), "llama")
-
-
-@pytest.fixture
-def copy(target: Path, tmp_path: Path) -> Path:
-    """A target model's folder of the test's own."""
-    return shutil.copytree(target, tmp_path / "copy")
+from tests.tiny import tiny_encoder
 
 
 def test_a_pickle_beside_safetensors_is_never_read(copy, tmp_path):

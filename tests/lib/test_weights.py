@@ -1,24 +1,13 @@
 """A model's folder is looked at before anything of it is loaded, and what lies is refused."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 
 from influcoder_lib import models
 from influcoder_lib.errors import ModelError
-from tests.tiny import tiny_encoder, tiny_target
-
-
-@pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_target(tmp_path_factory.mktemp("target"), "llama")
-
-
-@pytest.fixture
-def copy(target: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(target, tmp_path / "copy")
+from tests.tiny import tiny_encoder
 
 
 def refusal(folder: Path) -> ModelError:
